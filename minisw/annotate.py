@@ -1,0 +1,182 @@
+"""Stage 2, StepWiser §3.2: every chunk gets a label from rollouts started before it and after it.
+
+Q_i is the share of M completions from behind chunk i that reach the right answer; Q_0 is the prompt's own pass rate, and
+behind the last chunk Q is the outcome itself. What is stored is Q; the labels are pure functions of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from minisw import stats
+from minisw.answers import final_answer, verify
+from minisw.model import LanguageModel
+from minisw.problems import World
+from minisw.recipe import AnnotateKnobs
+from minisw.records import AnnotatedSolution, LabelledStep, Problem, Solution, write_json
+from minisw.rollout import Request, Sampler, Sampling
+from minisw.runs import Run
+from minisw.segment import POLICY, flat, mistakes, sample_solutions, tag
+
+# --- the label rules: Q of every boundary in, one label a chunk out --------------------------------------------------------
+
+
+def abs_q(q: Sequence[float]) -> list[bool]:
+    """Abs-Q: positive iff some completion from behind the chunk is right, Q_i > 0."""
+    return [after > 0 for after in q[1:]]
+
+
+def rel_effective(q: Sequence[float], alpha: float, n: int = 4) -> list[bool]:
+    """Rel-Effective: positive iff Q_i + α·(Qμ_i − Qμ_{i−1}) > 0 with Qμ = 1 − (1 − Q)^n, the pass rate of best of n."""
+    best = [1 - (1 - value) ** n for value in q]
+    return [q[i] + alpha * (best[i] - best[i - 1]) > 0 for i in range(1, len(q))]
+
+
+def rel_ratio(q: Sequence[float], gamma: float) -> list[bool]:
+    """Rel-Ratio: positive iff Q_i > γ·Q_{i−1}; so 0 after 0 is negative, and a recovery from 0 positive."""
+    return [q[i] > gamma * q[i - 1] for i in range(1, len(q))]
+
+
+def labels_of(q: Sequence[float], knobs: AnnotateKnobs, rule: str | None = None) -> list[bool]:
+    rule = rule or knobs.rule
+    if rule == "abs_q":
+        return abs_q(q)
+    return rel_effective(q, knobs.alpha) if rule == "rel_effective" else rel_ratio(q, knobs.gamma)
+
+
+def labelled_steps(annotated: Sequence[AnnotatedSolution], questions: dict[str, str], knobs: AnnotateKnobs) -> list[LabelledStep]:
+    """All chunks with their labels, up to and with the first negative of a solution: what follows an error says nothing."""
+    steps = []
+    for number, solution in enumerate(annotated):
+        for i, label in enumerate(labels_of(solution.q, knobs)):
+            steps.append(LabelledStep(solution.problem_id, questions[solution.problem_id], solution.chunks[:i], solution.chunks[i], label, number))
+            if not label:
+                break
+    return steps
+
+
+def balanced(steps: Sequence[LabelledStep], count: int, seed: int) -> list[LabelledStep]:
+    """At most `count` steps, half of each label: the majority is sampled down (StepWiser §3.3). Any prefix is balanced too."""
+    rng = random.Random(seed)
+    sides = [[s for s in steps if s.label is side] for side in (True, False)]
+    for side in sides:
+        rng.shuffle(side)
+    half = min(count // 2, *(len(side) for side in sides))
+    return [side[i] for i in range(half) for side in sides]
+
+
+# --- Monte-Carlo values ------------------------------------------------------------------------------------------------------
+
+
+def choose(groups: Sequence[Sequence[Solution]], keep: int, most: int) -> list[Solution]:
+    """Solutions to annotate: of problems neither all right nor all wrong, up to `keep` each, wrong and right in turn."""
+    chosen: list[Solution] = []
+    for group in groups:
+        usable = [s for s in group if s.well_formed]
+        wrong, right = [s for s in usable if not s.correct], [s for s in usable if s.correct]
+        if not wrong or not right:
+            continue
+        turn = [s for pair in zip(wrong, right, strict=False) for s in pair] + wrong[len(right):] + right[len(wrong):]
+        chosen += turn[:keep]
+    return chosen[:most]
+
+
+def annotate(lm: LanguageModel, sampler: Sampler, world: World, solutions: Sequence[Solution], problems: dict[str, Problem], m: int,
+             max_new_tokens: int, seed: int, progress=None) -> list[AnnotatedSolution]:
+    """Monte-Carlo values of every boundary, by the active adapter (the segmented policy).
+
+    One prefill of a solution serves all its boundaries and all M branches of each (see rollout.py). Its tokens are encoded
+    chunk by chunk, so that every boundary falls between two tokens whatever the tokenizer would merge there.
+    """
+    ids = sorted({s.problem_id for s in solutions})
+    prompts = {i: lm.chat(world.prompts.solve_chunked.format(question=problems[i].question)) for i in ids}
+    requests = [Request(prompts[i], m) for i in ids]
+    for s in solutions:
+        sequence, starts = list(prompts[s.problem_id]), []
+        for chunk in s.chunks[:-1]:
+            sequence = sequence + lm.encode(tag([chunk]))
+            starts.append(len(sequence))
+        requests.append(Request(sequence, m, tuple(starts)) if starts else Request(sequence, 0))
+    results = sampler.generate(requests, Sampling(max_new_tokens), seed, progress)
+    first = dict(zip(ids, results, strict=False))
+    annotated = []
+    for s, group in zip(solutions, results[len(ids):], strict=True):
+        gold, hits = problems[s.problem_id].answer, []
+        for i in range(len(s.chunks)):
+            branch = first[s.problem_id] if i == 0 else group[(i - 1) * m : i * m]
+            hits.append(tuple(verify(gold, final_answer(lm.decode(c.ids))) for c in branch))
+        q = [stats.mean(h) for h in hits] + [float(s.correct)]
+        annotated.append(AnnotatedSolution(s.problem_id, s.chunks, s.correct, tuple(q), tuple(hits)))
+    return annotated
+
+
+# --- how noisy the labels are --------------------------------------------------------------------------------------------------
+
+
+def agreement(world: World, annotated: Sequence[AnnotatedSolution], problems: dict[str, Problem], knobs: AnnotateKnobs) -> list[dict]:
+    """Agreement of each rule's labels with the exact ones as M grows, on the chunks up to the first exact error."""
+    rows = []
+    m = 1
+    while m <= knobs.branches:
+        for rule in ("abs_q", "rel_effective", "rel_ratio"):
+            pairs = []
+            for s in annotated:
+                exact = world.exact_labels(problems[s.problem_id], s.chunks)
+                q = [stats.mean(h[:m]) for h in s.hits] + [s.q[-1]]
+                upto = exact.index(False) + 1 if False in exact else len(exact)
+                pairs += list(zip(labels_of(q, knobs, rule), exact, strict=True))[:upto]
+            rates = [stats.mean([label == truth for label, truth in pairs if truth is side]) for side in (True, False)]
+            rows.append({"rule": rule, "m": m, "agreement": stats.mean([a == b for a, b in pairs]),
+                         "balanced_agreement": stats.mean(rates), "exact_positive_called_positive": rates[0],
+                         "exact_negative_called_negative": rates[1]})
+        m *= 2
+    return rows
+
+
+# --- the stage -------------------------------------------------------------------------------------------------------------------
+
+
+def run_stage(run: Run) -> None:
+    """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution) and metrics.json."""
+    knobs, world, lm = run.recipe.annotate, run.world, run.lm
+    folder = run.folder / "annotate"
+    longest = run.recipe.segment.max_new_tokens + 60
+    run.require(POLICY, run.folder / "segment")
+    metrics: dict = {"rules": [], "agreement": []}
+    before = run.sampler.tokens
+    for split, count, share in (("train", run.recipe.problems.train, 1.0), ("validation", run.recipe.problems.validation, 0.25)):
+        problems = world.load(split, count, run.seed)
+        by_id = {p.id: p for p in problems}
+        with lm.using(POLICY):
+            drawn = run.records(folder / f"{split}-solutions.jsonl", Solution, f"{split}: solutions", count * knobs.samples, lambda tick: flat(
+                sample_solutions(lm, run.sampler, world, problems, knobs.samples, run.seed_of(f"annotate-{split}"), longest, True, tick)))  # noqa: B023
+            groups = [drawn[i : i + knobs.samples] for i in range(0, len(drawn), knobs.samples)]
+            chosen = choose(groups, knobs.keep, max(2, int(knobs.max_solutions * share)))
+            boundaries = sum(len(s.chunks) - 1 for s in chosen) + len({s.problem_id for s in chosen})
+            annotated = run.records(folder / f"{split}.jsonl", AnnotatedSolution, f"{split}: rollouts", boundaries * knobs.branches,
+                                    lambda tick: annotate(lm, run.sampler, world, chosen, by_id, knobs.branches, longest,  # noqa: B023
+                                                          run.seed_of(f"rollouts-{split}"), tick))  # noqa: B023
+        if split == "train":
+            metrics |= {"solutions": len(annotated), "steps": sum(len(s.chunks) for s in annotated), "drawn": len(drawn),
+                        "drawn_accuracy": stats.mean([s.correct for s in drawn]),
+                        "problems_kept": len({s.problem_id for s in annotated}), "exact_positive": None, "mistakes": {}}
+            for rule in ("abs_q", "rel_effective", "rel_ratio"):
+                metrics["rules"].append({"rule": rule, "positives": stats.mean(flat([labels_of(s.q, knobs, rule) for s in annotated]))})
+            if world.exact_labels:
+                exact = [world.exact_labels(by_id[s.problem_id], s.chunks) for s in drawn]
+                # chunks up to the first error: those behind it are neither right nor wrong by themselves
+                metrics["exact_positive"] = 1 - sum(False in e for e in exact) / max(1, sum(e.index(False) + 1 if False in e else len(e) for e in exact))
+                metrics["mistakes"] = mistakes(world, by_id, drawn)
+                metrics["agreement"] = agreement(world, annotated, by_id, knobs)
+    metrics["tokens"] = run.sampler.tokens - before
+    write_json(folder / "metrics.json", metrics)
+
+
+def load_steps(run: Run, split: str) -> list[LabelledStep]:
+    """The labelled steps of a split, by the recipe's rule."""
+    from minisw.records import read_jsonl
+
+    count = run.recipe.problems.train if split == "train" else run.recipe.problems.validation
+    questions = {p.id: p.question for p in run.world.load(split, count, run.seed)}
+    return labelled_steps(read_jsonl(run.folder / "annotate" / f"{split}.jsonl", AnnotatedSolution), questions, run.recipe.annotate)

@@ -1,0 +1,51 @@
+"""The final answer out of a text, and whether two answers are equal."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?$|-?\$?\.\d+$")
+
+
+def final_answer(text: str) -> str | None:
+    """What stands in the last `\\boxed{…}` of `text` (braces balanced), or None where there is none."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 0, start + len("\\boxed{")
+    for at in range(begin - 1, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[begin:at].strip()
+    return None
+
+
+def number(answer: str) -> Fraction | None:
+    """The exact value of a plain number ("1,234", "$3.50", "2/3"), or None where it is something else."""
+    plain = answer.strip().strip("$").replace("\\$", "").replace("\\!", "").rstrip(".").strip()
+    if not _NUMBER.match(plain):
+        return None
+    try:
+        return Fraction(plain.replace(",", "").replace("$", "").rstrip("%"))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _normal(answer: str) -> str:
+    text = re.sub(r"\\text\{([^}]*)\}", r"\1", answer)
+    text = text.replace("\\left", "").replace("\\right", "").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    return re.sub(r"\s+", "", text).strip("$.").lower()
+
+
+def verify(gold: str, answer: str | None) -> bool:
+    """Whether `answer` equals the reference `gold`: as exact numbers where both are, else as normalised text."""
+    if answer is None:
+        return False
+    left, right = number(gold), number(answer)
+    if left is None and right is None:
+        return _normal(gold) == _normal(answer)
+    if right is None:  # "18 dollars" where 18 is asked for
+        words = re.fullmatch(r"\W*(-?[\d,]*\.?\d+)\s*(?:\\text\{)?\s*[A-Za-z ]+\}?\W*", answer)
+        right = number(words[1]) if words else None
+    return left is not None and left == right

@@ -1,0 +1,45 @@
+"""Where a training stands, in one file: adapter, optimizer, cursor and metrics.
+
+Randomness needs no state of its own: every step draws from a generator seeded by (run seed, stage, step), so the cursor
+is enough to go on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def save(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, cursor: int, metrics: list[dict]) -> None:
+    """Write the file whole, then put it in place: a kill leaves the old one or the new one."""
+    tensors = {}
+    for name, parameter in parameters.items():
+        tensors[f"parameter|{name}"] = parameter.detach().contiguous()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{key}|{name}"] = value.detach().clone().contiguous()
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary, metadata={"cursor": str(cursor), "metrics": json.dumps(metrics)})
+    os.replace(temporary, path)
+
+
+def load(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+    """Put parameters and optimizer back as `save` found them; returns (cursor, metrics), (0, []) where no file is."""
+    if not path.exists():
+        return 0, []
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        metadata = file.metadata()
+        for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+            what, name = key.split("|", 1)
+            if name not in parameters:
+                raise ValueError(f"{path} is a checkpoint of another adapter: it holds {name!r}; remove it to train anew")
+            parameter, value = parameters[name], file.get_tensor(key)
+            if what == "parameter":
+                parameter.copy_(value)
+            else:
+                optimizer.state[parameter][what] = value if what == "step" else value.to(parameter.device)
+    return int(metadata["cursor"]), json.loads(metadata["metrics"])

@@ -1,0 +1,136 @@
+"""Each claim of the papers against what was measured.
+
+    python -m minisw.claims data/results/tiny/seed-*      one table over several runs: mean over seeds and its 95% interval
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from minisw import stats
+from minisw.records import Claim, write_json
+from minisw.runs import Run
+
+# 97.5% quantiles of Student's t for 1…9 degrees of freedom, for the mean over seeds
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+# id: (claim, source, figure of the paper as a difference or ratio, what it is measured against)
+CLAIMS: dict[str, tuple[str, str, float | None, str]] = {
+    "segment-fewer-chunks": ("self-segmented solutions have fewer chunks (ratio)", "StepWiser §3.1, Table 1: 9.6 → 6.0 at 1.5B", 6.0 / 9.6,
+                             "the same solutions split at blank lines"),
+    "segment-keeps-accuracy": ("learning to segment leaves accuracy as it was (difference)", "StepWiser Table 4: 44.2 → 44.7 at 1.5B", 0.005,
+                               "the base on the same problems"),
+    "judge-beats-classifier": ("the judge that reasons beats the classifier trained on the same labels (first-error F1)",
+                               "StepWiser Table 5, 1.5B: 36.2 − 24.1 (Rel-Ratio), 36.1 − 27.2 (Abs-Q)", None, "classifier, tuned on validation"),
+    "grpo-beats-untrained": ("GRPO makes the judge better than the untrained one (first-error F1)", "StepWiser §3.3", None, "the untrained base"),
+    "grpo-beats-its-start": ("GRPO makes the judge better than SFT on its own filtered analyses (first-error F1)",
+                             "StepWiser Table 5, 1.5B, Rel-Ratio: 36.2 − 23.1 (RS-FT)", 0.131, "the judge before GRPO, once its format was taught"),
+    "tenth-of-labels": ("the judge with a tenth of the labels beats the classifier with all of them (F1)",
+                        "ThinkPRM, 14B, at 1% of the labels: about +9 (binary F1)", 0.09, "classifier with all labels"),
+    "search-beats-sampling": ("chunk-reset with the judge beats plain sampling (accuracy)", "StepWiser Table 7, 1.5B: 31.2 → 36.9", 0.057,
+                              "one plain sample"),
+    "search-beats-random-rejection": ("chunk-reset with the judge beats rejecting at random at the judge's rate (accuracy)",
+                                      "asked for by reviewers of StepWiser", None, "random rejection at the judge's own rate"),
+}
+PAPER_BY_RULE = {"rel_ratio": 0.121, "abs_q": 0.089, "rel_effective": 0.056}  # judge − classifier at 1.5B, Table 5
+
+
+def make_claim(name: str, measured: float | None, interval: Sequence[float] | None, rule: str = "") -> Claim:
+    claim, source, paper, baseline = CLAIMS[name]
+    if name == "judge-beats-classifier":
+        paper = PAPER_BY_RULE.get(rule)
+    return Claim(name, claim, source, paper, measured, tuple(interval) if interval else None, baseline, holds(name, interval))
+
+
+def holds(name: str, interval: Sequence[float] | None) -> bool | None:
+    """Whether the whole interval says so: a ratio below 1, a difference above 0; "keeps" means 0 is not above the interval."""
+    if interval is None:
+        return None
+    if name == "segment-fewer-chunks":
+        return interval[1] < 1
+    if name == "segment-keeps-accuracy":
+        return interval[1] >= 0
+    return interval[0] > 0
+
+
+def collect_claims(run: Run) -> list[Claim]:
+    """The claims of one run, from its stages' metrics; what was not run is not tested (None)."""
+
+    def read(stage: str) -> dict:
+        path = run.folder / stage / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    segment, evaluate, search = read("segment"), read("evaluate"), read("search")
+    found: dict[str, tuple[float | None, Sequence[float] | None]] = {
+        "segment-fewer-chunks": (segment.get("ratio"), segment.get("ratio_interval")),
+        "segment-keeps-accuracy": (segment.get("difference"), segment.get("difference_interval")),
+    }
+    for name, key in (("judge-beats-classifier", "judge-classifier"), ("grpo-beats-untrained", "judge-untrained"),
+                      ("grpo-beats-its-start", "judge-start"), ("tenth-of-labels", "tenth-classifier")):
+        entry = evaluate.get("differences", {}).get(key, {})
+        found[name] = (entry.get("measured"), entry.get("interval"))
+    for name, key in (("search-beats-sampling", "difference"), ("search-beats-random-rejection", "random_difference")):
+        entry = search.get(key, {})
+        found[name] = (entry.get("measured"), entry.get("interval"))
+    return [make_claim(name, *found[name], rule=run.recipe.annotate.rule) for name in CLAIMS]
+
+
+def run_stage(run: Run) -> None:
+    """Writes claims.json and report.html."""
+    import dataclasses
+
+    from minisw.report import write_report
+
+    write_json(run.folder / "claims.json", [dataclasses.asdict(claim) for claim in collect_claims(run)])
+    write_report(run.folder)
+
+
+def over_seeds(folders: Sequence[Path]) -> list[dict]:
+    """Each claim's mean over runs, with Student's t interval of that mean. Raises ValueError where a folder has no claims."""
+    runs = []
+    for folder in folders:
+        try:
+            runs.append({c["id"]: c for c in json.loads((folder / "claims.json").read_text(encoding="utf-8"))})
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder} has no readable claims.json ({error})") from None
+    rows = []
+    for name, first in runs[0].items():
+        values = [r[name]["measured"] for r in runs if r[name]["measured"] is not None]
+        interval = None
+        if len(values) > 1:
+            middle = stats.mean(values)
+            spread = math.sqrt(sum((v - middle) ** 2 for v in values) / (len(values) - 1) / len(values))
+            half = T_QUANTILES[min(len(values) - 2, 8)] * spread
+            interval = (middle - half, middle + half)
+        rows.append({**first, "measured": stats.mean(values) if values else None, "interval": interval, "each": values,
+                     "holds": holds(name, interval)})
+    return rows
+
+
+def main() -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    folders = [Path(argument) for argument in sys.argv[1:]]
+    try:
+        if not folders:
+            raise ValueError("name the run folders: python -m minisw.claims data/results/tiny/seed-*")
+        rows = over_seeds(folders)
+    except ValueError as error:
+        print(f"minisw: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    table = Table("claim", "paper", "mean", "95% of the mean", "each run", "")
+    for row in rows:
+        interval = "–" if row["interval"] is None else f"{row['interval'][0]:+.3f} … {row['interval'][1]:+.3f}"
+        table.add_row(row["id"], "–" if row["paper"] is None else f"{row['paper']:+.3f}", "–" if row["measured"] is None else f"{row['measured']:+.3f}",
+                      interval, "  ".join(f"{v:+.3f}" for v in row["each"]), {True: "holds", False: "does not hold", None: "not tested"}[row["holds"]])
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Group relative policy optimisation, by hand: sample groups → reward → group advantage → clipped token loss → step.
+
+After StepWiser §3.3 and the papers it builds on (GRPO; token-level loss and clip-higher from DAPO). How it differs from
+the textbook: no value model, no KL by default, the loss is summed over tokens and divided by *all* target tokens of the
+step (long analyses weigh as much a token as short ones, and the micro-batch size changes nothing), and groups whose
+rewards are all equal are left out before the forward pass, because their advantage is zero.
+
+Metrics are named as in TRL:
+    reward, reward_std            mean reward; mean over the groups of the standard deviation within a group
+    frac_reward_zero_std          share of groups with equal rewards: they teach nothing
+    completions/mean_length       tokens an analysis
+    completions/clipped_ratio     share that was cut off at max_new_tokens
+    entropy                       mean entropy of the trained tokens' distribution, in nats
+    clip_ratio/low_mean, …/high_mean   share of tokens whose ratio was clipped below, above
+    kl                            mean KL towards the start (only with kl > 0)
+    grad_norm, loss, num_tokens   as usual
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from minisw import checkpoints
+from minisw.logprobs import Batch, Example, collate, micro_batches, token_logprobs
+from minisw.model import LanguageModel
+from minisw.recipe import JudgeKnobs
+from minisw.rollout import Request, Sampler, Sampling
+
+Reward = Callable[[int, str], float]  # (index of the prompt, completion text) -> reward
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Everything about one sample: its tokens, its reward, and its advantage within its group."""
+
+    example: Example
+    reward: float
+    advantage: float
+    finished: bool
+
+
+def train_grpo(lm: LanguageModel, adapter: str, prompts: Sequence[list[int]], reward: Reward, knobs: JudgeKnobs, sampler: Sampler,
+               micro_tokens: int, seed: int, checkpoint: Path | None = None, warn: Callable[[str], None] = print,
+               progress: Callable[[int, dict], None] | None = None, save_every: int = 5) -> list[dict]:
+    """Train `adapter` on `prompts` (token ids) by GRPO, in place; returns one dict of metrics a step.
+
+    With `checkpoint`, a killed training goes on from the last saved step with the same numbers as one that was not killed.
+    Raises ValueError without prompts.
+    """
+    if not prompts:
+        raise ValueError("no prompts for GRPO: the balanced labels are empty; annotate more solutions")
+    parameters = lm.adapter_parameters(adapter)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=knobs.lr, weight_decay=0.0)
+    reference = {name: p.detach().clone() for name, p in parameters.items()} if knobs.kl else {}
+    start, metrics = checkpoints.load(checkpoint, parameters, optimizer) if checkpoint else (0, [])
+    with lm.using(adapter):
+        for step in range(start, knobs.steps):
+            chosen = prompts_of_step(len(prompts), knobs.prompts, step, seed)
+            episodes, record = collect(prompts, chosen, reward, knobs, sampler, seed * 100_003 + step)
+            for parameter in parameters.values():
+                parameter.requires_grad_(True)
+            record |= update(lm, episodes, parameters, optimizer, knobs, micro_tokens, reference)
+            for parameter in parameters.values():
+                parameter.requires_grad_(False)
+            metrics.append({"step": step + 1, **record})
+            alarm(metrics, parameters, warn)
+            if progress:
+                progress(1, metrics[-1])
+            if checkpoint and ((step + 1) % save_every == 0 or step + 1 == knobs.steps):
+                checkpoints.save(checkpoint, parameters, optimizer, step + 1, metrics)
+    return metrics
+
+
+def prompts_of_step(count: int, batch: int, step: int, seed: int) -> list[int]:
+    """Which prompts step `step` uses: endless shuffled passes, a function of the step alone so that it needs no state."""
+    chosen: list[int] = []
+    for at in range(step * batch, (step + 1) * batch):
+        epoch, index = divmod(at, count)
+        order = list(range(count))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        chosen.append(order[index])
+    return chosen
+
+
+def collect(prompts: Sequence[list[int]], chosen: Sequence[int], reward: Reward, knobs: JudgeKnobs, sampler: Sampler, seed: int
+            ) -> tuple[list[Episode], dict]:
+    """Sample a group for each chosen prompt, reward it, and turn rewards into advantages (reward − mean) / std."""
+    sampling = Sampling(knobs.max_new_tokens, knobs.temperature)
+    groups = sampler.generate([Request(prompts[i], knobs.group) for i in chosen], sampling, seed)
+    episodes, stds = [], []
+    for index, group in zip(chosen, groups, strict=True):
+        rewards = torch.tensor([reward(index, sampler.lm.decode(c.ids)) for c in group])
+        std = rewards.std(unbiased=False)
+        stds.append(std.item())
+        advantages = (rewards - rewards.mean()) / (std + 1e-4)
+        episodes += [Episode(Example(prompts[index], c.ids), r.item(), a.item(), c.finished)
+                     for c, r, a in zip(group, rewards, advantages, strict=True)]
+    lengths = [len(e.example.completion) for e in episodes]
+    return episodes, {
+        "reward": sum(e.reward for e in episodes) / len(episodes),
+        "reward_std": sum(stds) / len(stds),
+        "frac_reward_zero_std": sum(std == 0 for std in stds) / len(stds),
+        "completions/mean_length": sum(lengths) / len(lengths),
+        "completions/clipped_ratio": sum(not e.finished for e in episodes) / len(episodes),
+        "num_tokens": sum(lengths),
+    }
+
+
+def update(lm: LanguageModel, episodes: Sequence[Episode], parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer,
+           knobs: JudgeKnobs, micro_tokens: int, reference: dict[str, torch.Tensor]) -> dict:
+    """`knobs.updates` optimizer steps, each on its share of the episodes, with the clipped token loss."""
+    share = -(-len(episodes) // knobs.updates)
+    parts = [episodes[at : at + share] for at in range(0, len(episodes), share)]
+    # the first part's old log-probabilities are those of its own training forward; later parts need theirs beforehand
+    old = [None] + [[token_logprobs_of(lm, batch, knobs) for _, batch in learning_batches(lm, part, micro_tokens)] for part in parts[1:]]
+    sums: dict[str, float] = dict.fromkeys(("loss", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "kl"), 0.0)
+    learnt, norms = 0, []
+    for part, part_old in zip(parts, old, strict=True):
+        total = sum(len(e.example.completion) for e in part)
+        batches = learning_batches(lm, part, micro_tokens)
+        for at, (rows, batch) in enumerate(batches):
+            start = reference_logprobs(lm, batch, parameters, reference, knobs) if reference else None
+            logp, entropy = token_logprobs(lm, batch, knobs.temperature)
+            before = logp.detach() if part_old is None else part_old[at]
+            ratio = (logp - before).exp()
+            advantage = batch.per_token([e.advantage for e in rows])
+            clipped = ratio.clamp(1 - knobs.clip_low, 1 + knobs.clip_high)
+            loss = -torch.minimum(ratio * advantage, clipped * advantage)
+            if start is not None:
+                gap = start - logp
+                kl = gap.exp() - gap - 1  # k3, never negative
+                loss = loss + knobs.kl * kl
+                sums["kl"] += kl.sum().item()
+            loss = loss.sum() / total
+            loss.backward()
+            learnt += len(logp)
+            sums["loss"] += loss.item()
+            sums["entropy"] += entropy.sum().item()
+            sums["clip_ratio/low_mean"] += ((ratio < 1 - knobs.clip_low) & (advantage < 0)).sum().item()
+            sums["clip_ratio/high_mean"] += ((ratio > 1 + knobs.clip_high) & (advantage > 0)).sum().item()
+        if batches:
+            norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0).item())
+            optimizer.step()
+            optimizer.zero_grad()
+    means = {key: value / max(1, learnt) for key, value in sums.items() if key != "loss"}
+    return {"loss": sums["loss"] / len(parts), "grad_norm": sum(norms) / max(1, len(norms)), **means}
+
+
+def learning_batches(lm: LanguageModel, episodes: Sequence[Episode], micro_tokens: int) -> list[tuple[list[Episode], Batch]]:
+    """Micro-batches of the episodes that can teach (advantage not zero)."""
+    alive = [e for e in episodes if e.advantage != 0]
+    return [([alive[i] for i in rows], collate([alive[i].example for i in rows], lm.tokenizer.pad_token_id, lm.device))
+            for rows in micro_batches([len(e.example) for e in alive], micro_tokens)]
+
+
+@torch.no_grad()
+def token_logprobs_of(lm: LanguageModel, batch: Batch, knobs: JudgeKnobs) -> torch.Tensor:
+    return token_logprobs(lm, batch, knobs.temperature)[0]
+
+
+def reference_logprobs(lm: LanguageModel, batch: Batch, parameters: dict, reference: dict, knobs: JudgeKnobs) -> torch.Tensor:
+    """Log-probabilities under the adapter as it was at the start: its few weights are swapped in for one forward."""
+    now = {name: p.detach().clone() for name, p in parameters.items()}
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(reference[name])
+        logp = token_logprobs_of(lm, batch, knobs)
+        for name, p in parameters.items():
+            p.copy_(now[name])
+    return logp
+
+
+def alarm(metrics: Sequence[dict], parameters: dict[str, torch.nn.Parameter], warn: Callable[[str], None]) -> None:
+    """Say aloud when nothing is learnt; each cause once, when it first appears."""
+    last, step = metrics[-1], len(metrics)
+    if step >= 5 and all(m["frac_reward_zero_std"] > 0.95 for m in metrics[-5:]) and not (
+            step > 5 and metrics[-6]["frac_reward_zero_std"] > 0.95):
+        warn(f"GRPO step {step}: for 5 steps over 95% of the groups had equal rewards, so almost nothing is learnt; "
+             "raise judge.group or judge.temperature, or check the labels")
+    if step == 3 and all(not p.any() for name, p in parameters.items() if "lora_B" in name):
+        warn("GRPO step 3: LoRA B is still zero: no gradient reaches the adapter")
+    first = metrics[0]["completions/mean_length"]
+    if last["completions/mean_length"] < 0.25 * first and not (step > 1 and metrics[-2]["completions/mean_length"] < 0.25 * first):
+        warn(f"GRPO step {step}: the analyses have shrunk from {first:.0f} to {last['completions/mean_length']:.0f} tokens: "
+             "the judge may have stopped reasoning")

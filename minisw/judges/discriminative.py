@@ -1,0 +1,90 @@
+"""The discriminative baseline (StepWiser §3.3): SFT on + or −; the score is P(+) over the two tokens.
+
+Same base, same labels, same prompt. It is tuned as carefully as the judge: learning rate and epochs are chosen on the
+validation labels, of which the judge sees none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from minisw import stats
+from minisw.annotate import balanced, load_steps
+from minisw.judges import Progress
+from minisw.logprobs import Example, next_token_probabilities
+from minisw.model import LanguageModel
+from minisw.prompts import MINUS, PLUS, Prompts
+from minisw.recipe import Training
+from minisw.records import Judgment, LabelledStep, write_json
+from minisw.runs import Run
+from minisw.sft import train_sft
+
+CLASSIFIER = "classifier"
+
+
+class DiscriminativeJudge:
+    """P(+) of the next token, from adapter `adapter`; Positive at 0.5 and above."""
+
+    name = "discriminative"
+
+    def __init__(self, lm: LanguageModel, words: Prompts, adapter: str | None, micro_tokens: int):
+        self.lm, self.words, self.adapter, self.micro_tokens = lm, words, adapter, micro_tokens
+
+    def prompt(self, step: LabelledStep) -> list[int]:
+        return self.lm.chat(self.words.for_judge(step.question, step.history, step.chunk, discriminative=True))
+
+    def judge(self, steps: Sequence[LabelledStep], seed: int = 0, progress: Progress = None) -> list[Judgment]:
+        with self.lm.using(self.adapter):
+            tokens = [self.lm.encode(sign)[0] for sign in (PLUS, MINUS)]
+            p = next_token_probabilities(self.lm, [self.prompt(s) for s in steps], tokens, self.micro_tokens)[:, 0].tolist()
+        return [Judgment(value >= 0.5, p_positive=value, vote=float(value >= 0.5), tokens=1) for value in p]
+
+
+def balanced_accuracy(judgments: Sequence[Judgment], labels: Sequence[bool]) -> float:
+    """Mean of the hit rates on positive and on negative labels; an unread verdict is a miss."""
+    sides = [[j.verdict is side for j, label in zip(judgments, labels, strict=True) if label is side] for side in (True, False)]
+    return stats.mean([stats.mean(side) for side in sides if side])
+
+
+def run_stage(run: Run) -> None:
+    """Writes classifier/: the sweep, the adapter `classifier` with the best balanced accuracy on validation, metrics.json."""
+    knobs, lm, micro = run.recipe.classifier, run.lm, run.recipe.model.micro_tokens
+    folder = run.folder / "classifier"
+    steps = balanced(load_steps(run, "train"), run.recipe.judge.labels, run.seed_of("balance"))
+    held_out = load_steps(run, "validation")
+    judge = DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro)
+    signs = {True: lm.encode(PLUS), False: lm.encode(MINUS)}
+    examples = [Example(judge.prompt(s), signs[s.label]) for s in steps]
+    labels = [s.label for s in held_out]
+    sweep: list[dict] = []
+
+    def fit(lr: float, epochs: int, name: str, tick, measure: bool) -> list[dict]:
+        trying = DiscriminativeJudge(lm, run.world.prompts, name, micro)
+
+        def on_epoch(epoch: int) -> None:
+            if measure and epoch % 2 == 0:
+                sweep.append({"lr": lr, "epochs": epoch, "balanced_accuracy": balanced_accuracy(trying.judge(held_out), labels)})
+
+        # the sweep runs at a constant length, so that "the first n epochs" and "trained for n epochs" differ only in the schedule
+        return train_sft(lm, name, examples, Training(lr, epochs, knobs.batch), micro, run.seed_of("classifier"), on_epoch=on_epoch, progress=tick)
+
+    sweep_path = folder / "sweep.json"
+    if not sweep_path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        per_epoch = max(1, len(examples) // min(knobs.batch, len(examples)))
+        with run.progress("classifier: sweep on validation", len(knobs.lrs) * knobs.epochs * per_epoch) as tick:
+            for lr in knobs.lrs:
+                lm.new_adapter("trial", run.recipe.lora, run.seed_of("lora-classifier"))
+                fit(lr, knobs.epochs, "trial", tick, True)
+                lm.drop_adapter("trial")
+        write_json(sweep_path, sweep)
+    sweep = json.loads(sweep_path.read_text(encoding="utf-8"))
+    best = max(sweep, key=lambda row: row["balanced_accuracy"])
+
+    def final(checkpoint, tick) -> list[dict]:
+        return fit(best["lr"], best["epochs"], CLASSIFIER, tick, False)
+
+    run.train(CLASSIFIER, folder, final, best["epochs"] * max(1, len(examples) // min(knobs.batch, len(examples))), "classifier: the best again")
+    write_json(folder / "metrics.json", {"labels": len(steps), "validation_steps": len(held_out), "sweep": sweep, "best": best,
+                                         "validation": balanced_accuracy(judge.judge(held_out), labels)})

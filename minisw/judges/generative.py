@@ -1,0 +1,170 @@
+"""The generative judge (StepWiser §3.3): analysis first, then the verdict; taught its format, then trained by GRPO."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from minisw import prompts, stats
+from minisw.annotate import balanced, load_steps
+from minisw.grpo import train_grpo
+from minisw.judges import Progress
+from minisw.logprobs import Example, next_token_probabilities
+from minisw.model import LanguageModel
+from minisw.problems import World
+from minisw.prompts import Prompts
+from minisw.recipe import JudgeKnobs
+from minisw.records import Judgment, LabelledStep, write_json
+from minisw.rollout import Request, Sampler, Sampling
+from minisw.runs import Run
+from minisw.sft import train_sft
+
+START, JUDGE, TENTH_START, TENTH = "start", "judge", "tenth-start", "tenth"
+_BOX = "\\boxed{"
+
+
+def parse_verdict(reply: str) -> bool | None:
+    """The last boxed verdict of a reply: True for Positive, False for Negative, None where there is none."""
+    positive, negative = reply.rfind(prompts.POSITIVE), reply.rfind(prompts.NEGATIVE)
+    if positive == negative:  # both absent
+        return None
+    return positive > negative
+
+
+class GenerativeJudge:
+    """Samples an analysis and a verdict for each step, from adapter `adapter` (None: the untrained base)."""
+
+    def __init__(self, lm: LanguageModel, sampler: Sampler, words: Prompts, adapter: str | None, max_new_tokens: int, micro_tokens: int,
+                 name: str = "generative", temperature: float = 0.0, votes: int = 1):
+        self.lm, self.sampler, self.words, self.adapter, self.name = lm, sampler, words, adapter, name
+        self.max_new_tokens, self.micro_tokens, self.temperature, self.votes = max_new_tokens, micro_tokens, temperature, votes
+
+    def prompt(self, step: LabelledStep) -> list[int]:
+        return self.lm.chat(self.words.for_judge(step.question, step.history, step.chunk))
+
+    def judge(self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None, probabilities: bool = False) -> list[Judgment]:
+        """One judgment a step; with `votes` > 1 the majority's verdict (Negative at a tie) and its first analysis.
+
+        `probabilities` adds P(Positive) by the verdict token, at the price of one more forward.
+        """
+        with self.lm.using(self.adapter):
+            requests = [Request(self.prompt(s), self.votes) for s in steps]
+            groups = self.sampler.generate(requests, Sampling(self.max_new_tokens, self.temperature), seed, progress)
+            replies = [[self.lm.decode(c.ids) for c in group] for group in groups]
+            judgments = []
+            for group, completions in zip(replies, groups, strict=True):
+                verdicts = [parse_verdict(reply) for reply in group]
+                read = [v for v in verdicts if v is not None]
+                share = stats.mean(read) if read else 0.5
+                verdict = None if not read else share > 0.5
+                pick = verdicts.index(verdict)
+                judgments.append(Judgment(verdict, group[pick], float(verdict) if verdict is not None else 0.5, share,
+                                          sum(len(c.ids) for c in completions)))
+            if probabilities:
+                judgments = self._with_probabilities(requests, judgments)
+        return judgments
+
+    def _with_probabilities(self, requests: Sequence[Request], judgments: Sequence[Judgment]) -> list[Judgment]:
+        words = [self.lm.encode(f"{_BOX}{word}")[len(self.lm.encode(_BOX)):][0] for word in ("Positive", "Negative")]
+        readable = [i for i, j in enumerate(judgments) if j.verdict is not None]
+        texts = [judgments[i].analysis[: judgments[i].analysis.rfind(_BOX) + len(_BOX)] for i in readable]
+        asked = [requests[i].ids + self.lm.encode(text) for i, text in zip(readable, texts, strict=True)]
+        p = next_token_probabilities(self.lm, asked, words, self.micro_tokens)[:, 0].tolist() if asked else []
+        out = list(judgments)
+        for i, value in zip(readable, p, strict=True):
+            out[i] = dataclasses.replace(out[i], p_positive=value)
+        return out
+
+
+# --- training ----------------------------------------------------------------------------------------------------------------
+
+
+def elicit(lm: LanguageModel, sampler: Sampler, world: World, steps: Sequence[LabelledStep], knobs: JudgeKnobs, seed: int) -> list[list[str]]:
+    """First replies of the bare base: through the world's own chain, or by the judge's prompt where the base can follow it."""
+    if world.elicit is not None:
+        return world.elicit(lm, sampler, steps, knobs.format_samples, seed)
+    requests = [Request(lm.chat(world.prompts.for_judge(s.question, s.history, s.chunk)), knobs.format_samples) for s in steps]
+    groups = sampler.generate(requests, Sampling(knobs.max_new_tokens), seed)
+    return [[lm.decode(c.ids) for c in group] for group in groups]
+
+
+def format_examples(lm: LanguageModel, world: World, steps: Sequence[LabelledStep], replies: Sequence[Sequence[str]]) -> list[Example]:
+    """The base's own replies whose verdict equals the label (the paper's RS-FT data), as many of each side.
+
+    These labels are label use: `steps` must come out of the judge's label budget.
+    """
+    sides: dict[bool, list[Example]] = {True: [], False: []}
+    for step, group in zip(steps, replies, strict=True):
+        for reply in group:
+            if parse_verdict(reply) is step.label:
+                prompt = lm.chat(world.prompts.for_judge(step.question, step.history, step.chunk))
+                sides[step.label].append(Example(prompt, lm.encode(reply) + [lm.tokenizer.eos_token_id]))
+    # the smaller side is repeated rather than the larger one thrown away: there are few
+    most = max(len(side) for side in sides.values())
+    if not min(len(side) for side in sides.values()):
+        return sides[True] + sides[False]
+    return [side[i % len(side)] for i in range(most) for side in sides.values()]
+
+
+def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, grpo_steps: int) -> dict:
+    """Teach the format (adapter `start`), then GRPO from there (adapter `name`); returns the curves and counts."""
+    knobs, lm, world = run.recipe.judge, run.lm, run.world
+    folder, micro = run.folder / "judge", run.recipe.model.micro_tokens
+    first = steps[: knobs.format_labels]
+    kept = {"labels": len(steps), "format_labels": len(first)}
+
+    def teach(checkpoint: Path, tick) -> list[dict]:
+        with lm.using(None):
+            replies = elicit(lm, run.sampler, world, first, knobs, run.seed_of(f"elicit-{name}"))
+        examples = format_examples(lm, world, first, replies)
+        kept["format_replies"] = sum(len(group) for group in replies)
+        kept["format_right"] = sum(parse_verdict(r) is s.label for s, group in zip(first, replies, strict=True) for r in group)
+        write_json(folder / f"{start}-counts.json", kept)
+        if not examples:
+            run.console.print("  [yellow]no reply of the base agrees with its label: GRPO starts from the untrained judge[/]")
+            return []
+        return train_sft(lm, start, examples, knobs.format_training, micro, run.seed_of(f"format-{name}"), checkpoint, progress=tick)
+
+    sft = run.train(start, folder, teach, knobs.format_training.epochs * max(1, len(first) * knobs.format_samples // knobs.format_training.batch),
+                    f"{name}: teaching the format")
+
+    judge = GenerativeJudge(lm, run.sampler, world.prompts, name, knobs.max_new_tokens, micro)
+    asked = [judge.prompt(s) for s in steps]
+
+    def reward(index: int, reply: str) -> float:
+        return float(parse_verdict(reply) is steps[index].label)
+
+    def reinforce(checkpoint: Path, tick) -> list[dict]:
+        copy_adapter(lm, start, name)
+        shorter = dataclasses.replace(knobs, steps=grpo_steps)
+        return train_grpo(lm, name, asked, reward, shorter, run.sampler, micro, run.seed_of(f"grpo-{name}"), checkpoint,
+                          warn=lambda text: run.console.print(f"  [yellow]{text}[/]"), progress=tick)
+
+    grpo = run.train(name, folder, reinforce, grpo_steps, f"{name}: GRPO")
+    return {"format_curve": sft, "grpo": grpo, **json.loads((folder / f"{start}-counts.json").read_text(encoding="utf-8"))}
+
+
+def copy_adapter(lm: LanguageModel, source: str, target: str) -> None:
+    there = lm.adapter_parameters(target)
+    with torch.no_grad():
+        for key, p in lm.adapter_parameters(source).items():
+            there[key.replace(f".{source}.", f".{target}.")].copy_(p)
+
+
+def run_stage(run: Run) -> None:
+    """Writes judge/: adapters `start` and `judge` (and `tenth`, from a tenth of the labels), their curves, metrics.json."""
+    knobs = run.recipe.judge
+    steps = balanced(load_steps(run, "train"), knobs.labels, run.seed_of("balance"))
+    if len(steps) < 4:
+        raise ValueError("fewer than 4 balanced labels: annotate more problems (--problems.train, --annotate.samples)")
+    full = train_judge(run, steps, START, JUDGE, knobs.steps)
+    metrics = {"grpo": full["grpo"], "format": {k: v for k, v in full.items() if k not in ("grpo", "format_curve")}, "tenth": []}
+    if knobs.tenth:
+        few = steps[: max(4, len(steps) // 20 * 2)]
+        tenth = train_judge(run, few, TENTH_START, TENTH, max(3, knobs.steps // 2))
+        metrics |= {"tenth": tenth["grpo"], "tenth_format": {k: v for k, v in tenth.items() if k not in ("grpo", "format_curve")}}
+    write_json(run.folder / "judge" / "metrics.json", metrics)

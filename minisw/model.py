@@ -1,0 +1,207 @@
+"""Load a base model (hub name, folder, GGUF file; full or 4-bit), put LoRA adapters on it, save and reload them.
+
+One base stays in memory; the policy and each judge are LoRA adapters on it, switched by name. That is what makes a
+whole cycle fit on one small GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from minisw.recipe import Lora, ModelKnobs
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class LanguageModel:
+    """A causal language model, its tokenizer, and the adapters on it."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer, autocast: torch.dtype | None = None):
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.autocast_dtype = autocast
+        self.adapters: list[str] = []
+        # generate's own end tokens may be several (Qwen: <|im_end|> and <|endoftext|>)
+        ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id
+        self.end_ids = sorted({*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None})
+
+    # --- text in, token ids out ------------------------------------------------------------------------------------
+
+    def chat(self, user: str, reply: str = "") -> list[int]:
+        """Token ids of one user turn with the assistant's turn opened, and `reply` begun in it."""
+        text = self.tokenizer.apply_chat_template([{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True)
+        return self.encode(text) + self.encode(reply)
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False) if text else []
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def causal_lm(self) -> torch.nn.Module:
+        """The transformers model itself, with whatever adapter layers are put into it."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Mixed precision for training forwards, where the recipe asks for it."""
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype)
+
+    # --- adapters --------------------------------------------------------------------------------------------------
+
+    def new_adapter(self, name: str, lora: Lora, seed: int) -> None:
+        """Put a fresh LoRA (B = 0, so it changes nothing yet) on all linear layers."""
+        torch.manual_seed(seed)
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+        if isinstance(self.model, PeftModel):
+            self.model.add_adapter(name, config)
+        else:
+            self.model = get_peft_model(self.model, config, adapter_name=name)
+        self.adapters.append(name)
+
+    def load_adapter(self, name: str, folder: Path, trainable: bool = False) -> None:
+        """Load an adapter that `save_adapter` (or peft) wrote. Raises ValueError where the folder holds none."""
+        if not (folder / "adapter_config.json").is_file():
+            raise ValueError(f"no adapter in {folder}: it has no adapter_config.json; name the folder that save_adapter wrote")
+        if isinstance(self.model, PeftModel):
+            self.model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+        else:
+            self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name, is_trainable=trainable)
+        self.adapters.append(name)
+
+    def drop_adapter(self, name: str) -> None:
+        self.adapters.remove(name)
+        if self.adapters:
+            self.model.set_adapter(self.adapters[0])
+            self.model.delete_adapter(name)
+        else:
+            self.model = self.model.unload().eval()
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """Write one adapter as `folder/adapter_model.safetensors` and its config, loadable by `PeftModel.from_pretrained`."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(str(folder.parent), selected_adapters=[name])
+        written = folder.parent / name
+        if written != folder:
+            folder.mkdir(exist_ok=True)
+            for file in written.iterdir():
+                file.replace(folder / file.name)
+            written.rmdir()
+        (folder.parent / "README.md").unlink(missing_ok=True)
+
+    def adapter_parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
+        return {key: p for key, p in self.model.named_parameters() if f".{name}." in key and "lora_" in key}
+
+    @contextlib.contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """Run with adapter `name`, or with the bare base for None."""
+        if not isinstance(self.model, PeftModel):
+            if name is not None:
+                raise ValueError(f"no adapter {name!r} is loaded")
+            yield
+            return
+        if name is None:
+            with self.model.disable_adapter():
+                yield
+            return
+        before = self.model.active_adapter
+        self._activate(name)
+        try:
+            yield
+        finally:
+            if before in self.adapters:
+                self._activate(before)
+
+    def _activate(self, name: str) -> None:
+        trainable = {key for key, p in self.model.named_parameters() if p.requires_grad}
+        self.model.set_adapter(name)
+        for key, p in self.model.named_parameters():  # set_adapter also changes who is trainable: put that back
+            p.requires_grad_(key in trainable)
+
+    @contextlib.contextmanager
+    def merged(self) -> Iterator[None]:
+        """The active adapter added into the weights while sampling, so that a token costs no extra products.
+
+        The weights are put back bit by bit afterwards. Not for 4-bit weights, which merging would round: left as they are.
+        """
+        layers = [m for m in self.model.modules() if isinstance(m, LoraLayer) and isinstance(m, BaseTunerLayer)]
+        layers = [m for m in layers if type(m.get_base_layer()) is torch.nn.Linear and not m.disable_adapters]
+        kept = [m.get_base_layer().weight.data.clone() for m in layers]
+        with torch.no_grad():
+            for layer in layers:
+                layer.merge()
+        try:
+            yield
+        finally:
+            for layer, weight in zip(layers, kept, strict=True):
+                layer.get_base_layer().weight.data.copy_(weight)
+                layer.merged_adapters.clear()
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for, but torch finds no GPU: use --model.device cpu")
+    return torch.device(name)
+
+
+def load_tokenizer(where: str, **named: str):
+    """AutoTokenizer, but a folder that says its tokenizer.json is complete in itself is taken at its word.
+
+    For the model type qwen2, transformers 5 would otherwise rebuild any tokenizer as Qwen's own byte-level one, and the
+    word-level tokenizer of the embedded model would lose its spaces.
+    """
+    config = Path(where) / "tokenizer_config.json"
+    if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") == "TokenizersBackend":
+        return PreTrainedTokenizerFast.from_pretrained(where)
+    return AutoTokenizer.from_pretrained(where, **named)
+
+
+def load_base(knobs: ModelKnobs) -> LanguageModel:
+    """Load the base of a recipe. Raises ValueError, in one line, where it cannot be had."""
+    device = pick_device(knobs.device)
+    dtype = DTYPES[knobs.dtype]
+    where = knobs.folder()
+    options: dict = {"dtype": dtype, "attn_implementation": "sdpa"}
+    if knobs.gguf_file:
+        from transformers import GgufConfig
+
+        options |= {"gguf_file": knobs.gguf_file, "quantization_config": GgufConfig(dequantize=True)}
+    elif knobs.four_bit:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    named = {"gguf_file": knobs.gguf_file} if knobs.gguf_file else {}
+    try:
+        tokenizer = load_tokenizer(where, **named)
+        model = AutoModelForCausalLM.from_pretrained(where, **options)
+    except ImportError as error:
+        raise ValueError(f"loading {where!r} needs a package that is not installed: {str(error).strip().splitlines()[0]}") from None
+    except (OSError, ValueError) as error:
+        first = (str(error).strip().splitlines() or ["unreadable"])[0]
+        raise ValueError(f"cannot load the model {where!r}: {first} Give --model.name a folder or a hub name that exists.") from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if not tokenizer.chat_template:
+        raise ValueError(f"the tokenizer of {where!r} has no chat template: choose a chat model")
+    model.requires_grad_(False)
+    if not knobs.four_bit:
+        model.to(device)
+    return LanguageModel(model, tokenizer, DTYPES[knobs.autocast] if knobs.autocast else None)

@@ -1,0 +1,50 @@
+"""GSM8K (Cobbe et al. 2021), from a folder with the published files or from the hub."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from minisw.records import Problem
+
+HUB_NAME = "openai/gsm8k"
+
+
+def read(folder: Path | None, split: str) -> list[Problem]:
+    """All problems of the published split "train" or "test"; the answer is what stands behind "####".
+
+    Raises ValueError, in one line, where the file is missing or damaged, or the hub cannot be reached.
+    """
+    if folder is None:
+        try:
+            from datasets import load_dataset
+
+            rows = list(load_dataset(HUB_NAME, "main", split=split))
+        except Exception as error:  # the hub's errors have no common base
+            raise ValueError(f"cannot load {HUB_NAME} from the hub ({type(error).__name__}); give --problems.data-dir a folder "
+                             "with gsm8k/train.jsonl and gsm8k/test.jsonl") from None
+    else:
+        path = folder / "gsm8k" / f"{split}.jsonl"
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        except OSError:
+            raise ValueError(f"cannot read {path}: --problems.data-dir must hold the published GSM8K files") from None
+        except ValueError:
+            raise ValueError(f"{path} is damaged: a line is not JSON; download it again") from None
+    return [Problem(f"gsm8k-{split}-{i}", row["question"].strip(), row["answer"].split("####")[-1].strip().replace(",", ""))
+            for i, row in enumerate(rows)]
+
+
+def load_split(folder: Path | None, split: str, count: int, seed: int) -> list[Problem]:
+    """`count` problems; "train" and "validation" share the published train split without overlap. Raises ValueError
+    for an unknown split or where too few problems are there."""
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"GSM8K has no split {split!r}: choose train, validation or test")
+    rows = read(folder, "test" if split == "test" else "train")
+    random.Random(seed).shuffle(rows)
+    cut = len(rows) // 5
+    rows = {"test": rows, "validation": rows[:cut], "train": rows[cut:]}[split]
+    if len(rows) < count:
+        raise ValueError(f"GSM8K's {split} split has {len(rows)} problems, and {count} were asked for")
+    return rows[:count]

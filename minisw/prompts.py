@@ -1,0 +1,70 @@
+"""Every prompt in one place: what the solver, the segmenter and the judge are asked, for each world.
+
+A `Prompts` holds user messages; the chat template around them comes from the model's tokenizer. The English set follows
+StepWiser's description (§3.1, §3.3) in our own words. The arithmetic set says the same in the few words that the
+embedded model knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OPEN, CLOSE = "<chunk>", "</chunk>"
+POSITIVE, NEGATIVE = "\\boxed{Positive}", "\\boxed{Negative}"
+PLUS, MINUS = "+", "-"  # the two replies of the discriminative baseline
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The user messages of one world, as format strings."""
+
+    solve: str
+    solve_chunked: str
+    segment: str
+    judge: str
+    classify: str
+
+    def for_judge(self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False) -> str:
+        """Problem, historical reasoning path and new chunk (StepWiser §3.3) as one user message."""
+        template = self.classify if discriminative else self.judge
+        return template.format(question=question, history="".join(history).strip() or "(nothing)", chunk=chunk.strip())
+
+
+ENGLISH = Prompts(
+    solve="{question}\n\nSolve the problem step by step. Then give the final answer in \\boxed{{}}.",
+    solve_chunked=(
+        "{question}\n\nSolve the problem step by step. Put every part of your reasoning into <chunk> and </chunk> tags, "
+        "one complete logical step in each. Then give the final answer in \\boxed{{}}."),
+    segment=(
+        "Below is a solution to a mathematics problem. Cut it into chunks, each one complete logical step.\n"
+        "- Unified purpose: a chunk has one objective, such as setting up an equation, doing one self-contained "
+        "calculation, or stating a conclusion.\n"
+        "- Logical cohesion: a chunk flows without interruption; a new focus starts a new chunk.\n"
+        "- Clear transition: going over from solving to checking, or to an aside, starts a new chunk.\n"
+        "Copy the text exactly, with every character and line break, and only add tags: put each chunk between <chunk> "
+        "and </chunk>, with nothing outside the tags.\n\nSolution:\n{text}"),
+    judge=(
+        "You check one step of a solution to a mathematics problem.\n\nProblem:\n{question}\n\n"
+        "Reasoning so far:\n{history}\n\nNew step to check:\n{chunk}\n\n"
+        "First analyse the new step in a few sentences: what is its goal, do its logic, method and calculation hold, and "
+        "why? Then give your verdict on a last line: \\boxed{{Positive}} if the new step is right, \\boxed{{Negative}} if it "
+        "has an error."),
+    classify=(
+        "Problem:\n{question}\n\nReasoning so far:\n{history}\n\nNew step:\n{chunk}\n\n"
+        "Is the new step right? Reply with + or - only."),
+)
+
+ARITHMETIC = Prompts(
+    solve="{question}\nSolve step by step.",
+    solve_chunked="{question}\nSolve step by step in <chunk> tags.",
+    segment="Put each step into <chunk> tags:\n{text}",
+    judge="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nJudge the new step.",
+    classify="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nIs the new step right?",
+)
+
+# What only the embedded model has learnt to answer (problems/pretraining.py); together they elicit a first judge.
+CAREFUL = "{question}\n\nSo far:\n{history}\n\nWrite the next step with care."
+RESULT = "Say the result of this line:\n{chunk}"
+COMPARE = "Compare {left} and {right}."
+
+BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC}

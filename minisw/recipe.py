@@ -1,0 +1,228 @@
+"""Every knob, with its unit and its source: one dataclass a stage, and the presets.
+
+`python -m minisw.reproduce --help` prints what stands behind each field here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+EMBEDDED = "embedded"  # the name of the base model that ships in data/base
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters on all linear layers."""
+
+    rank: int = 32
+    """Rank r of the update."""
+    alpha: int = 64
+    """Scale: the update counts alpha / rank times."""
+
+
+@dataclass(frozen=True)
+class ModelKnobs:
+    """The base model."""
+
+    name: str = EMBEDDED
+    """A hub name, a folder, or "embedded" for the tiny model that ships with minisw."""
+    gguf_file: str = ""
+    """A GGUF file within that folder or hub repository; it is dequantised."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of the weights in memory."""
+    autocast: Literal["", "bf16", "fp16"] = "bf16"
+    """Type of the products in training forwards; empty for that of the weights."""
+    four_bit: bool = False
+    """Load in 4 bits (nf4, double quantisation) through bitsandbytes."""
+    device: str = "auto"
+    """"auto" takes a GPU where there is one; else "cpu" or "cuda"."""
+    slots: int = 192
+    """Rows that sample at once."""
+    prefill_tokens: int = 8192
+    """Prompt tokens in one prefill forward."""
+    micro_tokens: int = 8192
+    """Tokens in one training forward and backward, padding included."""
+    checkpointing: bool = False
+    """Gradient checkpointing: less memory, about a third more time."""
+
+    def folder(self) -> str:
+        """What `from_pretrained` is given."""
+        if self.name != EMBEDDED:
+            return self.name
+        return str(embedded_folder())
+
+
+def embedded_folder() -> Path:
+    """data/base of the checkout, or the copy that an installed package carries."""
+    here = Path(__file__).resolve().parent
+    for folder in (here.parent / "data" / "base", here / "data" / "base"):
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise ValueError("the embedded model is missing: data/base/model.safetensors is neither beside nor within the package; "
+                     "make it with python -m minisw.problems.pretraining --out data/base")
+
+
+@dataclass(frozen=True)
+class ProblemKnobs:
+    """Where problems come from."""
+
+    source: Literal["arithmetic", "gsm8k"] = "arithmetic"
+    """The embedded world, or GSM8K."""
+    data_dir: Path | None = None
+    """Folder with the published files (gsm8k/train.jsonl, processbench/gsm8k.json, …); without it, hub names are used."""
+    prompts: Literal["arithmetic", "english"] = "arithmetic"
+    """Which set of prompts (minisw/prompts.py)."""
+    train: int = 400
+    """Problems for segmentation and annotation."""
+    validation: int = 100
+    """Problems whose labels choose the baseline's knobs and the judge's checkpoint."""
+    test: int = 300
+    """Problems that only measure."""
+    hard: int = 150
+    """Problems of the longer, harder test (0 for none; the embedded world has one)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One supervised training."""
+
+    lr: float = 1e-3
+    """Peak learning rate of AdamW, reached after a tenth of the steps and taken down linearly."""
+    epochs: int = 2
+    """Passes over the examples."""
+    batch: int = 32
+    """Examples a step."""
+
+
+@dataclass(frozen=True)
+class SegmentKnobs:
+    """Stage 1, StepWiser §3.1."""
+
+    teacher: Literal["rules", "prompted"] = "rules"
+    """Who segments the SFT texts: the world's own rules, or the chat model itself, prompted."""
+    samples: int = 2
+    """Solutions sampled a problem; the wrong ones are dropped (the paper samples 16)."""
+    keep: int = 2
+    """Right solutions kept a problem, at most (the paper keeps 4)."""
+    tries: int = 1
+    """Segmentations asked of the teacher for each solution (the paper asks 8)."""
+    training: Training = Training(lr=1e-3, epochs=1, batch=16)
+    max_new_tokens: int = 300
+    """Longest solution, in tokens."""
+
+
+@dataclass(frozen=True)
+class AnnotateKnobs:
+    """Stage 2, StepWiser §3.2."""
+
+    samples: int = 4
+    """Solutions a problem at temperature 1 (the paper samples 16)."""
+    keep: int = 2
+    """Solutions annotated a problem, at most: half of them right where that can be."""
+    branches: int = 16
+    """M: completions from every boundary."""
+    max_solutions: int = 500
+    """Solutions annotated in all."""
+    rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_ratio"
+    """Which label rule trains the judges. All three are derived and measured."""
+    alpha: float = 0.4
+    """alpha of rel_effective (0.4 in the paper at 1.5B)."""
+    gamma: float = 0.8
+    """gamma of rel_ratio (0.8 in the paper at 1.5B)."""
+
+
+@dataclass(frozen=True)
+class JudgeKnobs:
+    """Stage 3, StepWiser §3.3: the generative judge and its GRPO."""
+
+    labels: int = 600
+    """Labels the judge and the classifier may use, balanced half and half."""
+    format_labels: int = 100
+    """How many of them may be used to keep the base's own well-judged analyses that teach the format."""
+    format_samples: int = 2
+    """Analyses sampled for each of those."""
+    format_training: Training = Training(lr=1e-3, epochs=3, batch=16)
+    steps: int = 40
+    """GRPO steps (the paper takes 800)."""
+    prompts: int = 32
+    """Prompts a step (the paper takes 1024)."""
+    group: int = 8
+    """Analyses sampled a prompt (the paper takes 4)."""
+    updates: int = 1
+    """Optimizer steps on the samples of one GRPO step (the paper takes 4)."""
+    lr: float = 3e-4
+    """Learning rate of AdamW; LoRA wants more than the paper's 1e-6 for full weights."""
+    clip_low: float = 0.2
+    """The ratio is clipped at 1 - clip_low."""
+    clip_high: float = 0.28
+    """… and at 1 + clip_high: clip-higher, without which entropy collapses."""
+    kl: float = 0.0
+    """Weight of the KL term towards the adapter at the start; 0 for none."""
+    temperature: float = 1.0
+    """Of the samples."""
+    max_new_tokens: int = 200
+    """Longest analysis, in tokens."""
+    tenth: bool = True
+    """Train a second judge on a tenth of the labels."""
+    votes: int = 4
+    """Sampled judgments a step for the vote row."""
+
+
+@dataclass(frozen=True)
+class ClassifierKnobs:
+    """The discriminative baseline: SFT on + or - with the same labels; lr and epochs chosen on validation."""
+
+    lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """Learning rates tried."""
+    epochs: int = 6
+    """Longest training; every second epoch is measured on validation and the best kept."""
+    batch: int = 32
+    """Examples a step."""
+
+
+@dataclass(frozen=True)
+class EvaluateKnobs:
+    """Stage 4: first-error F1 with exact labels (or ProcessBench's)."""
+
+    source: Literal["exact", "processbench"] = "exact"
+    """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
+    solutions: int = 300
+    """Solutions judged."""
+    resamples: int = 2000
+    """Bootstrap resamples of an interval."""
+
+
+@dataclass(frozen=True)
+class SearchKnobs:
+    """Stage 5, StepWiser §4.4."""
+
+    problems: int = 200
+    """Test problems searched."""
+    tries: int = 5
+    """Tries a chunk; after them the last is kept."""
+    max_chunks: int = 12
+    """Chunks a solution, at most."""
+    max_chunk_tokens: int = 80
+    """Longest chunk, in tokens."""
+    votes: int = 16
+    """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many count."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All knobs of one run."""
+
+    preset: str = "tiny"
+    seed: int = 0
+    lora: Lora = Lora()
+    model: ModelKnobs = ModelKnobs()
+    problems: ProblemKnobs = ProblemKnobs()
+    segment: SegmentKnobs = SegmentKnobs()
+    annotate: AnnotateKnobs = AnnotateKnobs()
+    classifier: ClassifierKnobs = ClassifierKnobs()
+    judge: JudgeKnobs = JudgeKnobs()
+    evaluate: EvaluateKnobs = EvaluateKnobs()
+    search: SearchKnobs = SearchKnobs()

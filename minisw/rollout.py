@@ -1,0 +1,231 @@
+"""Batched sampling from a model: the only place that generates.
+
+Three ideas, each in one place:
+
+- **Prefill once, branch many** (`_Prefilled`): one forward over a token sequence fills keys and values for all its
+  positions. A branch that starts at any prefix of it copies them; all boundaries of a solution and all samples of a
+  group share that one forward.
+- **A preallocated cache** (`_SlotLayer`): every running row owns a slot of a fixed buffer and writes its next key and
+  value at its own length, so nothing grows by concatenation and rows of different lengths need no padding.
+- **Finished rows leave**: a slot whose row has ended takes the next branch from the queue (longest prefix first); when the
+  queue is empty the running rows move together and the batch shrinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+
+from minisw.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Request:
+    """Sample `count` continuations of each prefix length in `starts` (default: of the whole of `ids`)."""
+
+    ids: list[int]
+    count: int = 1
+    starts: tuple[int, ...] = ()
+
+    def branches(self) -> list[int]:
+        return [start for start in (self.starts or (len(self.ids),)) for _ in range(self.count)]
+
+
+@dataclass
+class Completion:
+    """One sampled continuation. `ids` ends with the end token where the model ended by itself (`finished`)."""
+
+    ids: list[int] = field(default_factory=list)
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. `temperature` 0 is greedy; `stop` ends a row behind that text as if it were an end token."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    stop: str | None = None
+
+
+class _SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer for `slots` rows: [slots, heads, room, head size], written at each row's own length."""
+
+    def __init__(self, state: _Slots):
+        super().__init__()
+        self.state = state
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        _, heads, _, size = key_states.shape
+        shape = (self.state.slots, heads, self.state.room, size)
+        self.keys, self.values = key_states.new_zeros(shape), value_states.new_zeros(shape)
+        self.is_initialized = True
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        n, lengths = key_states.shape[0], self.state.lengths
+        rows = self.state.rows[:n]
+        self.keys[rows, :, lengths[:n]] = key_states[:, :, 0]
+        self.values[rows, :, lengths[:n]] = value_states[:, :, 0]
+        return self.keys[:n, :, : self.state.view], self.values[:n, :, : self.state.view]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.state.view, 0
+
+    def get_seq_length(self) -> int:
+        return self.state.view - 1
+
+    def get_max_length(self) -> int:
+        return self.state.room
+
+
+class _Slots:
+    """The preallocated cache and the length of the row in each slot."""
+
+    def __init__(self, slots: int, room: int, layers: int, device: torch.device):
+        self.slots, self.room, self.view = slots, room, 1
+        self.rows = torch.arange(slots, device=device)
+        self.lengths = torch.zeros(slots, dtype=torch.long, device=device)
+        self.cache = Cache(layers=[_SlotLayer(self) for _ in range(layers)])
+
+    def fill(self, slot: int, prefilled: DynamicCache, row: int, length: int) -> None:
+        """Copy `length` positions of a prefilled row into a slot."""
+        for mine, theirs in zip(self.cache.layers, prefilled.layers, strict=True):
+            if not mine.is_initialized:
+                mine.lazy_initialization(theirs.keys, theirs.values)
+            mine.keys[slot, :, :length] = theirs.keys[row, :, :length]
+            mine.values[slot, :, :length] = theirs.values[row, :, :length]
+        self.lengths[slot] = length
+
+    def compact(self, keep: torch.Tensor) -> None:
+        """Move the rows in `keep` (slot indices, ascending) to the front."""
+        n = len(keep)
+        longest = int(self.lengths[keep].max()) + 1
+        for layer in self.cache.layers:
+            layer.keys[:n, :, :longest] = layer.keys[keep, :, :longest]
+            layer.values[:n, :, :longest] = layer.values[keep, :, :longest]
+        self.lengths[:n] = self.lengths[keep].clone()
+
+
+@dataclass
+class _Row:
+    """A running row: which completion it writes, and the token it reads next."""
+
+    completion: Completion
+    token: int
+
+
+class Sampler:
+    """Samples from a `LanguageModel` with its active adapter, `slots` rows at a time."""
+
+    def __init__(self, lm: LanguageModel, slots: int = 128, prefill_tokens: int = 8192):
+        self.lm, self.slots, self.prefill_tokens = lm, slots, prefill_tokens
+        self.tokens = 0  # sampled so far, for the books
+
+    @torch.no_grad()
+    def generate(self, requests: Sequence[Request], sampling: Sampling, seed: int,
+                 progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
+        """Completions of every request, in the order of `Request.branches()`.
+
+        The same requests, settings and seed give the same tokens on the same machine. Raises ValueError for an empty prefix.
+        """
+        if any(start < 1 or start > len(r.ids) for r in requests for start in r.branches()):
+            raise ValueError("every request needs at least one token before each start, and no start beyond its end")
+        results = [[Completion() for _ in request.branches()] for request in requests]
+        if not requests or sampling.max_new_tokens < 1:
+            return results
+        config = self.lm.causal_lm.config
+        generator = torch.Generator(self.lm.device).manual_seed(seed)
+        # longest first: long rows run beside each other, and the short ones fill the gaps at the end
+        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].ids))
+        room = max(len(request.ids) for request in requests) + sampling.max_new_tokens
+        total = sum(len(r) for r in results)
+        slots = _Slots(min(self.slots, total), room, config.num_hidden_layers, self.lm.device)
+        with self.lm.merged():
+            queue = self._branches(requests, results, order)
+            self._run(slots, queue, sampling, generator, progress)
+        self.tokens += sum(len(c.ids) for row in results for c in row)
+        return results
+
+    def _branches(self, requests, results, order):
+        """Yield (prefilled cache, its row, prefix length, first token to read, completion), prefilling batch by batch."""
+        at = 0
+        while at < len(order):
+            width, end = len(requests[order[at]].ids), at
+            while end < len(order) and (end - at + 1) * width <= max(self.prefill_tokens, width):
+                end += 1
+            batch = order[at:end]
+            ids = torch.full((len(batch), width), self.lm.tokenizer.pad_token_id, device=self.lm.device)
+            for row, i in enumerate(batch):
+                ids[row, : len(requests[i].ids)] = torch.tensor(requests[i].ids, device=self.lm.device)
+            cache = DynamicCache()
+            # rows are left-aligned and attention is causal: what stands behind a prefix cannot change it
+            self.lm.causal_lm(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, logits_to_keep=1)
+            for row, i in enumerate(batch):
+                for completion, start in zip(results[i], requests[i].branches(), strict=True):
+                    yield cache, row, start - 1, requests[i].ids[start - 1], completion
+            at = end
+
+    def _run(self, slots: _Slots, queue, sampling: Sampling, generator: torch.Generator, progress) -> None:
+        lm = self.lm
+        ends = torch.tensor(self.lm.end_ids, device=lm.device)
+        stop_ids = lm.encode(sampling.stop) if sampling.stop else []
+        single_stop = stop_ids[0] if len(stop_ids) == 1 else None
+        rows: list[_Row] = []
+        positions = torch.arange(slots.room, device=lm.device)
+
+        def refill(slot: int) -> bool:
+            branch = next(queue, None)
+            if branch is None:
+                return False
+            cache, row, length, token, completion = branch
+            slots.fill(slot, cache, row, length)
+            rows[slot : slot + 1] = [_Row(completion, token)]
+            return True
+
+        while len(rows) < slots.slots and refill(len(rows)):
+            pass
+        while rows:
+            n = len(rows)
+            slots.view = int(slots.lengths[:n].max()) + 1
+            tokens = torch.tensor([row.token for row in rows], device=lm.device)
+            mask = (positions[: slots.view] <= slots.lengths[:n, None])[:, None, None]  # [n, 1, 1, view]
+            logits = lm.causal_lm(input_ids=tokens[:, None], attention_mask=mask, position_ids=slots.lengths[:n, None],
+                                  past_key_values=slots.cache, use_cache=True).logits[:, -1]  # [n, vocabulary]
+            slots.lengths[:n] += 1
+            chosen = sample(logits, sampling.temperature, generator)
+            ended = torch.isin(chosen, ends).tolist()
+            free = []
+            for slot, token in enumerate(chosen.tolist()):
+                row = rows[slot]
+                row.token = token
+                row.completion.ids.append(token)
+                if ended[slot] or token == single_stop or (
+                        stop_ids and single_stop is None and self._stopped(row.completion.ids, sampling.stop)):
+                    row.completion.finished = True
+                if row.completion.finished or len(row.completion.ids) >= sampling.max_new_tokens:
+                    free.append(slot)
+                    if progress:
+                        progress(1)
+            gone = [slot for slot in free if not refill(slot)]
+            if gone:
+                away = set(gone)
+                keep = [slot for slot in range(n) if slot not in away]
+                rows = [rows[slot] for slot in keep]
+                if keep:
+                    slots.compact(torch.tensor(keep, device=lm.device))
+
+    def _stopped(self, ids: list[int], stop: str) -> bool:
+        return stop in self.lm.decode(ids[-(len(stop) + 2) :])
+
+
+def sample(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    """One token id a row from logits [rows, vocabulary]; greedy at temperature 0."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    scaled = logits.float() / temperature
+    # argmax of logit + Gumbel noise samples the softmax without normalising it; one kernel, no host round trip
+    noise = torch.empty_like(scaled).exponential_(generator=generator).log()
+    return (scaled - noise).argmax(-1)

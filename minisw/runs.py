@@ -1,0 +1,212 @@
+"""A run and its folder: what is done stays done, and what was killed goes on.
+
+Every product of a stage is a file, written whole or not at all. `Run.records` and `Run.train` make a product only where it
+is not there yet, so a run that is started again walks through its finished parts in a moment and goes on behind them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import resource
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from minisw.recipe import Recipe
+from minisw.records import read_jsonl, write_json, write_jsonl
+
+PACKAGES = ("minisw", "torch", "transformers", "peft", "tokenizers", "numpy")
+
+
+class Run:
+    """The recipe, the folder, the model and the clock of one run."""
+
+    def __init__(self, recipe: Recipe, folder: Path, console: Console | None = None):
+        self.recipe, self.folder, self.seed = recipe, folder, recipe.seed
+        self.console = console or Console(stderr=True)
+        self._lock = None
+        self._open()
+        self.facts = self._read_facts()
+
+    # --- the folder ------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Make or recognise the folder. Raises ValueError where it belongs to another recipe or another process runs in it."""
+        recipe_file = self.folder / "recipe.json"
+        wanted = plain(self.recipe)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file: give --out a folder")
+        if recipe_file.exists():
+            try:
+                found = json.loads(recipe_file.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"cannot read {recipe_file} ({error}): give --out another folder, or mend that file") from None
+            if found != wanted:
+                raise ValueError(f"{self.folder} holds a run of another recipe ({_difference(found, wanted)}): "
+                                 "give --out another folder, or the recipe it was begun with")
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise ValueError(f"{self.folder} is not empty and holds no run: give --out a new folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115 - held as long as the run
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"another process is running in {self.folder}: wait for it, or give --out another folder") from None
+        if not recipe_file.exists():
+            write_json(recipe_file, wanted)
+
+    def _read_facts(self) -> dict:
+        path = self.folder / "run.json"
+        if path.exists():
+            try:
+                return json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"cannot read {path} ({error}): remove it; only times are lost") from None
+        return {"preset": self.recipe.preset, "seed": self.seed, "recipe": plain(self.recipe), "versions": versions(),
+                "hardware": hardware(), "stages": {}, "seconds": 0.0, "peak_memory_gb": 0.0}
+
+    def seed_of(self, what: str) -> int:
+        """A seed for one use: a function of the run's seed and a name, so that no use shifts another."""
+        return zlib.crc32(f"{self.seed}/{what}".encode())
+
+    # --- the model and the world, when first asked for --------------------------------------------------------------
+
+    @cached_property
+    def world(self):
+        from minisw.problems import load_world
+
+        return load_world(self.recipe.problems)
+
+    @cached_property
+    def lm(self):
+        from minisw.model import load_base
+
+        return load_base(self.recipe.model)
+
+    @cached_property
+    def sampler(self):
+        from minisw.rollout import Sampler
+
+        return Sampler(self.lm, self.recipe.model.slots, self.recipe.model.prefill_tokens)
+
+    # --- products ----------------------------------------------------------------------------------------------------
+
+    def records(self, path: Path, kind: type, what: str, total: int, make: Callable[[Callable[[int], None]], list]) -> list:
+        """The records in `path`; made by `make(tick)` and written first where the file is not there yet."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self.progress(what, total) as tick:
+                made = make(tick)
+            write_jsonl(path, made)
+        return read_jsonl(path, kind)  # always read back: a resumed run then sees the same as this one
+
+    def train(self, name: str, folder: Path, fit: Callable[[Path, Callable], list[dict]], total: int, what: str) -> list[dict]:
+        """Adapter `name` trained by `fit(checkpoint, tick)` and saved under folder/name; loaded where it is there. Returns the curve."""
+        adapter, curve = folder / name, folder / f"{name}-curve.json"
+        if not curve.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            if name in self.lm.adapters:
+                self.lm.drop_adapter(name)
+            self.lm.new_adapter(name, self.recipe.lora, self.seed_of(f"lora-{name}"))
+            with self.progress(what, total) as tick:
+                metrics = fit(folder / f"{name}.checkpoint", tick)
+            self.lm.save_adapter(name, adapter)
+            write_json(curve, metrics)
+            (folder / f"{name}.checkpoint").unlink(missing_ok=True)
+        elif name not in self.lm.adapters:
+            self.lm.load_adapter(name, adapter)
+        return json.loads(curve.read_text(encoding="utf-8"))
+
+    def require(self, name: str, folder: Path) -> None:
+        """Load an adapter of an earlier stage, where this process has not got it. Raises ValueError where it is not there."""
+        if name not in self.lm.adapters:
+            self.lm.load_adapter(name, folder / name)
+
+    # --- clock and screen --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[bool]:
+        """Yields True where the stage still has to run; adds its seconds and tokens to run.json, and marks it finished."""
+        entry = self.facts["stages"].setdefault(name, {"seconds": 0.0, "tokens": 0, "finished": False})
+        if entry["finished"]:
+            yield False
+            return
+        begin, tokens = time.time(), self.sampler.tokens
+        try:
+            yield True
+            entry["finished"] = True
+        finally:
+            entry["seconds"] = round(entry["seconds"] + time.time() - begin, 1)
+            entry["tokens"] += self.sampler.tokens - tokens
+            self.facts["seconds"] = round(sum(e["seconds"] for e in self.facts["stages"].values()), 1)
+            self.facts["peak_memory_gb"] = max(self.facts["peak_memory_gb"], peak_memory_gb())
+            with contextlib.suppress(OSError):
+                write_json(self.folder / "run.json", self.facts)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable]:
+        """A line with bar, rate and time left; yields tick(n, metrics=None)."""
+        columns = (TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        begin = time.time()
+        with Progress(*columns, console=self.console, refresh_per_second=2, transient=False) as bars:
+            task = bars.add_task(what, total=total, rate="", note="")
+
+            def tick(n: int, metrics: dict | None = None) -> None:
+                shown = {k: v for k, v in (metrics or {}).items() if k in ("loss", "reward", "completions/mean_length")}
+                bars.update(task, advance=n, note="  ".join(f"{k} {v:.3g}" for k, v in shown.items()))
+                rate = bars.tasks[0].completed / max(1e-6, time.time() - begin)
+                bars.update(task, rate=f"{rate:.1f}/s" if rate >= 1 else f"{1 / max(rate, 1e-6):.1f} s each")
+
+            yield tick
+            bars.update(task, completed=total)
+
+
+def plain(recipe: Recipe) -> dict:
+    """A recipe as JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
+
+
+def _difference(found: dict, wanted: dict, prefix: str = "") -> str:
+    for key in sorted({*found, *wanted}):
+        a, b = found.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict) and a != b:
+            return _difference(a, b, f"{prefix}{key}.")
+        if a != b:
+            return f"{prefix}{key} is {a!r} there and {b!r} here"
+    return "it differs"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def hardware() -> dict:
+    import torch
+
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": name, "cores": len(os.sched_getaffinity(0)), "gpu": gpu,
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)}
+
+
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process, in GiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)

@@ -1,0 +1,73 @@
+"""What all tests share: one thread, fixed seeds, no network, and a tiny random model that needs no file."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from minisw.model import LanguageModel
+from minisw.problems.pretraining import build_tokenizer
+from minisw.recipe import Lora
+
+torch.set_num_threads(1)  # the models are so small that a second thread only costs
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The word-level tokenizer of the embedded world, over a small vocabulary."""
+    return build_tokenizer(sample=300)
+
+
+def _tiny_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A random Qwen2 in fp32; the wide initialisation keeps its next-token distribution far from uniform."""
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, tie_word_embeddings=True, max_position_embeddings=512, initializer_range=0.3, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, dtype="float32")).requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
+    """A bare tiny model for tests that only read it. Put no adapter on it: take `new_lm` for that."""
+    return LanguageModel(_tiny_model(tokenizer), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def new_lm(tokenizer: PreTrainedTokenizerFast) -> Callable[..., LanguageModel]:
+    """`new_lm("judge", …)`: a fresh copy of the tiny model with these adapters; with `noise`, their B is not zero."""
+
+    def build(*adapters: str, noise: float = 0.0, rank: int = 4) -> LanguageModel:
+        lm = LanguageModel(_tiny_model(tokenizer), tokenizer)
+        for seed, name in enumerate(adapters):
+            lm.new_adapter(name, Lora(rank=rank, alpha=2 * rank), seed)
+            generator = torch.Generator().manual_seed(100 + seed)
+            for key, parameter in lm.adapter_parameters(name).items():
+                if noise and "lora_B" in key:
+                    parameter.data = noise * torch.randn(parameter.shape, generator=generator)
+        return lm
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def prompts(tiny_lm: LanguageModel) -> list[list[int]]:
+    """Seven prompts of different lengths."""
+    texts = ["Tom has 12 apples.", "Compare 41 and 57.", "Work out 3*14.", "Anna", "Check 4+5=9.",
+             "Ben has 24 eggs. Ben loses 7 eggs. How many eggs are there in the end?\nSolve step by step.", "7"]
+    return [tiny_lm.chat(text) for text in texts[:-1]] + [tiny_lm.encode(texts[-1])]
