@@ -23,7 +23,7 @@ TINY = Recipe()
 SMOKE = Recipe(
     preset="smoke",
     lora=Lora(rank=8, alpha=16),
-    model=ModelKnobs(name="Qwen/Qwen2.5-0.5B-Instruct", dtype="bf16", autocast="", slots=32, prefill_tokens=4096, micro_tokens=1024),
+    model=ModelKnobs(name="Qwen/Qwen2.5-0.5B-Instruct", dtype="bf16", autocast="", sampling_dtype="", slots=32, prefill_tokens=4096, micro_tokens=1024),
     problems=ProblemKnobs(source="gsm8k", prompts="english", train=12, validation=4, test=6, hard=0),
     segment=SegmentKnobs(teacher="prompted", samples=4, keep=2, tries=2, training=Training(lr=2e-4, epochs=2, batch=4), max_new_tokens=220),
     annotate=AnnotateKnobs(samples=4, keep=2, branches=4, max_solutions=8),

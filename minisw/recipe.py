@@ -35,6 +35,8 @@ class ModelKnobs:
     """Type of the weights in memory."""
     autocast: Literal["", "bf16", "fp16"] = "bf16"
     """Type of the products in training forwards; empty for that of the weights."""
+    sampling_dtype: Literal["", "bf16", "fp16"] = "bf16"
+    """Type of the weights while sampling; empty for their own."""
     four_bit: bool = False
     """Load in 4 bits (nf4, double quantisation) through bitsandbytes."""
     device: str = "auto"

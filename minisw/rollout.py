@@ -22,6 +22,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 from minisw.model import LanguageModel
 
 
+COMPACT = 0.75  # rows move together when at most this share of them still runs: moving costs as much as some tokens
+
+
 @dataclass(frozen=True)
 class Request:
     """Sample `count` continuations of each prefix length in `starts` (default: of the whole of `ids`)."""
@@ -115,6 +118,7 @@ class _Row:
 
     completion: Completion
     token: int
+    over: bool = False  # it has ended and waits for the next compaction
 
 
 class Sampler:
@@ -200,6 +204,8 @@ class Sampler:
             free = []
             for slot, token in enumerate(chosen.tolist()):
                 row = rows[slot]
+                if row.over:
+                    continue
                 row.token = token
                 row.completion.ids.append(token)
                 if ended[slot] or token == single_stop or (
@@ -209,13 +215,15 @@ class Sampler:
                     free.append(slot)
                     if progress:
                         progress(1)
-            gone = [slot for slot in free if not refill(slot)]
-            if gone:
-                away = set(gone)
-                keep = [slot for slot in range(n) if slot not in away]
-                rows = [rows[slot] for slot in keep]
-                if keep:
-                    slots.compact(torch.tensor(keep, device=lm.device))
+            for slot in free:
+                if not refill(slot):
+                    rows[slot].over = True
+                    slots.lengths[slot] = 0  # what it still writes stays within its slot
+            running = [slot for slot in range(n) if not rows[slot].over]
+            if len(running) <= COMPACT * n or not running:
+                rows = [rows[slot] for slot in running]
+                if running:
+                    slots.compact(torch.tensor(running, device=lm.device))
 
     def _stopped(self, ids: list[int], stop: str) -> bool:
         return stop in self.lm.decode(ids[-(len(stop) + 2) :])

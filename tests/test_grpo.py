@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from minisw import grpo
-from minisw.grpo import Episode, alarm, collect, prompts_of_step, reference_logprobs, train_grpo, update
+from minisw.grpo import Episode, Reward, alarm, collect, prompts_of_step, reference_logprobs, train_grpo, update
 from minisw.logprobs import Batch, Example, collate, token_logprobs
 from minisw.model import LanguageModel
 from minisw.recipe import JudgeKnobs
@@ -35,6 +36,11 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
+def train(lm: LanguageModel, prompts: list[list[int]], reward: Reward, warn: Callable[[str], None] = print, /, **changes: object
+          ) -> list[dict]:
+    return train_grpo(lm, "judge", prompts, reward, knobs(**changes), Sampler(lm, 64), 4096, seed=0, warn=warn)
+
+
 def trainable(lm: LanguageModel) -> dict[str, torch.nn.Parameter]:
     parameters = lm.adapter_parameters("judge")
     for parameter in parameters.values():
@@ -47,8 +53,8 @@ def episodes(prompts: list[list[int]]) -> list[Episode]:
     """Twelve episodes of different lengths; one group of four has equal rewards."""
     generator = torch.Generator().manual_seed(3)
     advantages = [1.2, -0.4, -0.4, -0.4, 0.0, 0.0, 0.0, 0.0, 0.9, 0.9, -0.9, -0.9]
-    return [Episode(Example(prompts[i // 4], torch.randint(4, 400, (2 + 5 * i % 11,), generator=generator).tolist()), 0.0, advantage, True)
-            for i, advantage in enumerate(advantages)]
+    completions = [torch.randint(4, 400, (2 + 5 * i % 11,), generator=generator).tolist() for i in range(12)]
+    return [Episode(Example(prompts[i // 4], completions[i]), 0.0, advantage, True) for i, advantage in enumerate(advantages)]
 
 
 # --- the loss ------------------------------------------------------------------------------------------------------------
@@ -73,8 +79,8 @@ def naive_update(lm: LanguageModel, episodes: list[Episode], knobs: JudgeKnobs, 
         loss = torch.zeros(())
         for i in part:
             ratio = (naive_logprobs(lm, episodes[i].example, knobs.temperature) - old[i]).exp()
-            advantage = episodes[i].advantage
-            loss = loss - torch.minimum(ratio * advantage, ratio.clamp(1 - knobs.clip_low, 1 + knobs.clip_high) * advantage).sum() / total
+            clipped, advantage = ratio.clamp(1 - knobs.clip_low, 1 + knobs.clip_high), episodes[i].advantage
+            loss = loss - torch.minimum(ratio * advantage, clipped * advantage).sum() / total
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
@@ -135,7 +141,7 @@ def test_clipped_loss_by_hand(tiny_lm: LanguageModel, monkeypatch: pytest.Monkey
     def fake(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         n = int(batch.target.sum())
         entropy = torch.full((n,), 0.25)
-        if n == 2:  # the first part: one episode of two tokens that teaches nothing about theta
+        if n == 4:  # the first part, which says nothing about theta
             return torch.zeros(n) + 0 * theta.sum(), entropy
         old = torch.full((n,), -2.0)
         return (old + ratios.log() + theta if torch.is_grad_enabled() else old), entropy
@@ -145,7 +151,7 @@ def test_clipped_loss_by_hand(tiny_lm: LanguageModel, monkeypatch: pytest.Monkey
     good, bad = Episode(Example([1], [5, 6, 7]), 1.0, 2.0, True), Episode(Example([1], [7, 8, 9]), 0.0, -1.0, True)
     optimizer = torch.optim.SGD([theta], lr=0.0)
     record = update(tiny_lm, [idle, idle, good, bad], {"theta": theta}, optimizer, knobs(updates=2), 10**6, {})
-    # the first part holds the two idle ones in one batch of four tokens
+    # the first part is the two idle ones, with ratio 1: a loss of −0.5. Of the second,
     #   good, A = 2:  min(0.5·2, 0.8·2) = 1, 2, min(1.5·2, 1.28·2) = 2.56;   bad, A = −1:  min(−0.5, −0.8) = −0.8, −1, −1.5
     second = -(1 + 2 + 2.56 - 0.8 - 1 - 1.5) / 6
     assert grads[-1].tolist() == pytest.approx([-0.5 * 2 / 6, -2 / 6, 0, 0, 1 / 6, 1.5 / 6])
@@ -200,7 +206,7 @@ def test_equal_rewards_teach_nothing(value: float, new_lm, prompts: list[list[in
     """For any value: the mean of eight times 0.1 is not 0.1 in float32, which must not make an advantage."""
     lm = new_lm("judge", noise=0.1)
     before = adapter(lm)
-    metrics = train_grpo(lm, "judge", prompts, lambda index, text: value, knobs(group=8, steps=2), Sampler(lm, 64), 4096, seed=0, warn=print)
+    metrics = train(lm, prompts, lambda index, text: value, group=8, steps=2)
     assert [m["frac_reward_zero_std"] for m in metrics] == [1.0, 1.0]
     assert [m["grad_norm"] for m in metrics] == [0.0, 0.0]
     assert equal(adapter(lm), before)
@@ -209,7 +215,11 @@ def test_equal_rewards_teach_nothing(value: float, new_lm, prompts: list[list[in
 def test_some_groups_with_equal_rewards(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("judge")
     turn = iter(range(10**6))
-    episodes, record = collect(prompts, [0, 1, 2, 3], lambda index, text: float(index == 2 and next(turn) % 2), knobs(group=4), Sampler(lm), 0)
+
+    def reward(index: int, text: str) -> float:
+        return float(index == 2 and next(turn) % 2)
+
+    episodes, record = collect(prompts, [0, 1, 2, 3], reward, knobs(group=4), Sampler(lm), 0)
     assert record["frac_reward_zero_std"] == 0.75
     assert [e.advantage != 0 for e in episodes] == [False] * 8 + [True] * 4 + [False] * 4
 
@@ -229,7 +239,7 @@ def test_prompts_of_a_step_are_shuffled_passes() -> None:
 def test_training_raises_the_reward(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("judge", rank=8)
     base = {name: p.clone() for name, p in lm.model.named_parameters() if "lora_" not in name}
-    metrics = train_grpo(lm, "judge", prompts[:5], has_digit, knobs(steps=25, prompts=5, group=8), Sampler(lm, 64), 4096, seed=0)
+    metrics = train(lm, prompts[:5], has_digit, steps=25, prompts=5, group=8)
     first, last = (sum(m["reward"] for m in some) / 3 for some in (metrics[:3], metrics[-3:]))
     assert first < 0.3 and last > 0.8, [m["reward"] for m in metrics]
     assert all(torch.equal(p, base[name]) for name, p in lm.model.named_parameters() if name in base)
@@ -239,15 +249,14 @@ def test_training_raises_the_reward(new_lm, prompts: list[list[int]]) -> None:
 def test_training_shortens_the_completions(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("judge", rank=8)
     lm.end_ids = list(range(0, len(lm.tokenizer), 12))  # so that some rows end early by chance
-    metrics = train_grpo(lm, "judge", prompts[:5], lambda index, text: -float(len(lm.encode(text))), knobs(steps=20, prompts=5, group=8),
-                         Sampler(lm, 64), 4096, seed=0, warn=lambda text: None)
+    metrics = train(lm, prompts[:5], lambda index, text: -float(len(lm.encode(text))), steps=20, prompts=5, group=8)
     first, last = (sum(m["completions/mean_length"] for m in some) / 3 for some in (metrics[:3], metrics[-3:]))
     assert last < 0.7 * first, [m["completions/mean_length"] for m in metrics]
 
 
 def test_two_updates_learn_too(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("judge", rank=8)
-    metrics = train_grpo(lm, "judge", prompts[:6], has_digit, knobs(steps=15, prompts=6, group=8, updates=2), Sampler(lm, 64), 4096, seed=0)
+    metrics = train(lm, prompts[:6], has_digit, steps=15, prompts=6, group=8, updates=2)
     assert any(m["clip_ratio/low_mean"] + m["clip_ratio/high_mean"] > 0 for m in metrics)
     assert sum(m["reward"] for m in metrics[-3:]) > 2 * sum(m["reward"] for m in metrics[:3])
 
@@ -255,14 +264,14 @@ def test_two_updates_learn_too(new_lm, prompts: list[list[int]]) -> None:
 def test_no_prompts(new_lm) -> None:
     lm = new_lm("judge")
     with pytest.raises(ValueError, match="no prompts"):
-        train_grpo(lm, "judge", [], has_digit, KNOBS, Sampler(lm), 4096, seed=0)
+        train(lm, [], has_digit)
 
 
 def test_only_its_own_adapter_is_trained(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("policy", "judge", noise=0.2)
     other = {key: p.clone() for key, p in lm.adapter_parameters("policy").items()}
     before = adapter(lm)
-    train_grpo(lm, "judge", prompts, has_digit, knobs(steps=2, group=8), Sampler(lm, 64), 4096, seed=0)
+    train(lm, prompts, has_digit, steps=2, group=8)
     assert not equal(adapter(lm), before)
     assert all(torch.equal(p, other[key]) for key, p in lm.adapter_parameters("policy").items())
     assert lm.model.active_adapter == "policy"
@@ -274,7 +283,8 @@ def test_resumed_equals_uninterrupted(kl: float, new_lm, prompts: list[list[int]
     chosen, path = knobs(kl=kl, group=8, updates=2), tmp_path / "judge.checkpoint"
 
     def run(lm: LanguageModel, checkpoint: Path | None, progress=None) -> list[dict]:
-        return train_grpo(lm, "judge", prompts, has_digit, chosen, Sampler(lm, 16), 200, 3, checkpoint, progress=progress, save_every=2)
+        return train_grpo(lm, "judge", prompts, has_digit, chosen, Sampler(lm, 16), 200, 3, checkpoint, progress=progress,
+                          save_every=2)
 
     def kill(_: int, metrics: dict) -> None:
         if metrics["step"] == 3:
@@ -339,7 +349,7 @@ def test_kl_pulls_towards_the_start(new_lm, prompts: list[list[int]]) -> None:
         completion = Example(prompts[0], prompts[5])
         batch = collate([completion], lm.tokenizer.pad_token_id, lm.device)
         start = token_logprobs(lm, batch)[0].detach()
-        metrics = train_grpo(lm, "judge", prompts[:5], has_digit, knobs(steps=15, prompts=5, group=8, kl=kl), Sampler(lm, 64), 4096, seed=0)
+        metrics = train(lm, prompts[:5], has_digit, steps=15, prompts=5, group=8, kl=kl)
         drift[kl] = (token_logprobs(lm, batch)[0].detach() - start).abs().mean().item()
         kls[kl] = [m["kl"] for m in metrics]
     assert drift[5.0] < 0.6 * drift[0.0], drift
@@ -353,10 +363,11 @@ def heard(zero_std: list[float], lengths: list[float] | None = None, b: float = 
     """(step, first words) of every alarm along a course of metrics."""
     words: list[tuple[int, str]] = []
     metrics: list[dict] = []
-    parameters = {"layer.lora_A.judge.weight": torch.nn.Parameter(torch.ones(2)), "layer.lora_B.judge.weight": torch.nn.Parameter(torch.full((2,), b))}
+    parameters = {f"layer.lora_{side}.judge.weight": torch.nn.Parameter(torch.full((2,), value))
+                  for side, value in (("A", 1.0), ("B", b))}
     for zero, length in zip(zero_std, lengths or [50.0] * len(zero_std), strict=True):
         metrics.append({"frac_reward_zero_std": zero, "completions/mean_length": length})
-        alarm(metrics, parameters, lambda text, step=len(metrics): words.append((step, text)))
+        alarm(metrics, parameters, lambda text: words.append((len(metrics), text)))
     return words
 
 
@@ -389,5 +400,5 @@ def test_each_cause_is_told_once_though_it_comes_and_goes() -> None:
 
 def test_alarms_reach_the_caller(new_lm, prompts: list[list[int]]) -> None:
     lm, words = new_lm("judge"), []
-    train_grpo(lm, "judge", prompts, lambda index, text: 1.0, knobs(steps=7, max_new_tokens=2), Sampler(lm), 4096, seed=0, warn=words.append)
+    train(lm, prompts, lambda index, text: 1.0, words.append, steps=7, max_new_tokens=2)
     assert len(words) == 2 and "LoRA B" in words[0] and "equal rewards" in words[1]

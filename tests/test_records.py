@@ -90,6 +90,14 @@ def test_half_a_line_is_named(tmp_path: Path) -> None:
         read_jsonl(path, Problem)
 
 
+def test_other_encodings_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "latin.jsonl"
+    write_jsonl(path, SAMPLES[:2])
+    path.write_bytes(path.read_bytes() + '{"id": "p", "question": "ü", "answer": "1"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.jsonl:3: "):
+        read_jsonl(path, Problem)
+
+
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "records.jsonl"
     write_jsonl(path, SAMPLES[:1])

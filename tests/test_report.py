@@ -134,7 +134,8 @@ def test_full_run_has_every_section_and_its_numbers(full):
         "claims", "segment", "annotate", "judge", "evaluate", "search", "solutions", "trace", "run"]
     assert "not run yet" not in full
     for section, seen in {"claims": "0.234 [0.101, 0.35]", "segment": "×0.625", "annotate": "rel_ratio: M 16, 0.84",
-                          "judge": "validation / f1", "evaluate": "0.62 [0.57, 0.66]", "search": "+0.052", "run": '"lr": 1e-06'}.items():
+                          "judge": "validation / f1", "evaluate": "0.62 [0.57, 0.66]", "search": "+0.052",
+                          "run": '"lr": 1e-06'}.items():
         assert seen in page.section(section), section
     assert [text for _, _, text in page.find("span", "badge")][:3] == ["✓ holds", "✗ does not hold", "– not tested"]
     assert full.count("<polyline") == 3 + 3 + 4 * 2  # two charts of three rules, four charts of two trainings

@@ -53,7 +53,8 @@ def ends(tiny_lm: LanguageModel, endless: list[list[int]], monkeypatch: pytest.M
 
 @pytest.mark.parametrize("prefill_tokens", [8192, 40, 1])
 @pytest.mark.parametrize("slots", [1, 3, 8])
-def test_greedy_equals_generate(slots: int, prefill_tokens: int, tiny_lm: LanguageModel, prompts: list[list[int]], ends: tuple[int, ...]) -> None:
+def test_greedy_equals_generate(slots: int, prefill_tokens: int, tiny_lm: LanguageModel, prompts: list[list[int]],
+                                ends: tuple[int, ...]) -> None:
     expected = reference(tiny_lm, prompts, ends=ends)
     lengths = [len(row) for row in expected]
     assert lengths[0] == 1 and len(set(lengths)) >= 3 and max(lengths) == 24, lengths
@@ -71,7 +72,8 @@ def test_greedy_is_not_trivial(endless: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize("slots", [2, 50])
-def test_branches_equal_requests_of_their_prefixes(slots: int, tiny_lm: LanguageModel, prompts: list[list[int]], ends: tuple[int, ...]) -> None:
+def test_branches_equal_requests_of_their_prefixes(slots: int, tiny_lm: LanguageModel, prompts: list[list[int]],
+                                                   ends: tuple[int, ...]) -> None:
     ids = prompts[5]
     starts = tuple(range(1, len(ids) + 1))
     sampler = Sampler(tiny_lm, slots)
@@ -81,7 +83,8 @@ def test_branches_equal_requests_of_their_prefixes(slots: int, tiny_lm: Language
     assert ids_of(together[:1]) == reference(tiny_lm, [prompts[1]], ends=ends)
 
 
-def test_results_stand_in_the_order_of_branches(tiny_lm: LanguageModel, prompts: list[list[int]], endless: list[list[int]]) -> None:
+def test_results_stand_in_the_order_of_branches(tiny_lm: LanguageModel, prompts: list[list[int]],
+                                                endless: list[list[int]]) -> None:
     request = Request(prompts[5], 2, (9, 4))
     assert request.branches() == [9, 9, 4, 4]
     nine, four = reference(tiny_lm, [prompts[5][:9], prompts[5][:4]], 6)
@@ -248,6 +251,15 @@ def test_merged_puts_the_weights_back(dtype: torch.dtype, fail: bool, new_lm) ->
     assert not any(getattr(module, "merged", False) for module in lm.model.modules())
 
 
+def test_sampling_merges_the_active_adapter_only(new_lm, prompts: list[list[int]]) -> None:
+    lm, seen = new_lm("judge", "other", noise=0.3), []
+    layer = lm.causal_lm.model.layers[0].self_attn.q_proj
+    for name in ("judge", "other", None):
+        with lm.using(name):
+            Sampler(lm).generate([Request(prompts[0])], Sampling(1), 0, progress=lambda n: seen.append(list(layer.merged_adapters)))
+    assert seen == [["judge"], ["other"], []]
+
+
 def test_a_failed_generation_puts_the_weights_back(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("judge", noise=0.3)
     before = weights(lm)
@@ -260,7 +272,8 @@ def test_a_failed_generation_puts_the_weights_back(new_lm, prompts: list[list[in
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(lm).items())
 
 
-def test_adapter_samples_as_unmerged(new_lm, prompts: list[list[int]], endless: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_samples_as_unmerged(new_lm, prompts: list[list[int]], endless: list[list[int]],
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
     lm = new_lm("judge", "other", noise=0.2)
     monkeypatch.setattr(lm, "end_ids", [])
     requests, found = [Request(ids) for ids in prompts], {}

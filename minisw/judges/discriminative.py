@@ -53,6 +53,9 @@ def run_stage(run: Run) -> None:
     folder = run.folder / "classifier"
     steps = balanced(load_steps(run, "train"), run.recipe.judge.labels, run.seed_of("balance"))
     held_out = load_steps(run, "validation")
+    if len(steps) < 4 or not held_out:
+        raise ValueError(f"{len(steps)} balanced training labels and {len(held_out)} validation labels are too few: annotate more problems "
+                         "(--problems.train, --problems.validation, --annotate.samples), in a new --out")
     judge = DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro)
     signs = {True: lm.encode(PLUS), False: lm.encode(MINUS)}
     examples = [Example(judge.prompt(s), signs[s.label]) for s in steps]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import re
 from collections import Counter
@@ -183,8 +184,8 @@ def test_stream_is_seeded(stream: list[Chat]) -> None:
 
 def test_decode_gives_the_text_back(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = [text for chat in itertools.islice(chats(1), 250) for turn in chat for text in turn]  # what its vocabulary is from
-    texts += ["", " ", "  eggs  books ", "\n", "\n\n", "\n\n\n", "eggs\n \n", "12345", "007", "3-4=5, eggs.", "<chunk>eggs</chunk>\n\n<chunk> eggs</chunk>",
-              "\\boxed{Positive}", "\\boxed{12}.", "<chunk", "</chunk"]
+    texts += ["", " ", "  eggs  books ", "\n", "\n\n", "\n\n\n", "eggs\n \n", "12345", "007", "3-4=5, eggs.",
+              "<chunk>eggs</chunk>\n\n<chunk> eggs</chunk>", "\\boxed{Positive}", "\\boxed{12}.", "<chunk", "</chunk"]
     texts += map(chr, range(32, 127))
     for text in texts:
         ids = tokenizer.encode(text)
@@ -206,7 +207,8 @@ def test_saved_tokenizer_reads_the_same(tokenizer: PreTrainedTokenizerFast, tmp_
     chat = [{"role": "user", "content": text}]
     assert back.encode(text) == tokenizer.encode(text)
     assert back.decode(back.encode(text)) == text
-    assert (back.eos_token_id, back.pad_token_id, back.unk_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    assert back.special_tokens_map == tokenizer.special_tokens_map
+    assert (back.eos_token_id, back.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
     assert back.apply_chat_template(chat, tokenize=False) == tokenizer.apply_chat_template(chat, tokenize=False)
 
 
@@ -214,41 +216,42 @@ def test_only_replies_are_learnt(tokenizer: PreTrainedTokenizerFast, stream: lis
     for chat in stream[:40]:
         ids, learnt = encode(tokenizer, chat)
         text = tokenizer.decode(ids)
-        messages = [{"role": role, "content": content} for turn in chat for role, content in zip(("user", "assistant"), turn, strict=True)]
+        messages = [{"role": role, "content": content} for turn in chat
+                    for role, content in zip(("user", "assistant"), turn, strict=True)]
         if tokenizer.unk_token_id not in ids:
             assert text == tokenizer.apply_chat_template(messages, tokenize=False)
             words = tokenizer.decode([i for i, keep in zip(ids, learnt, strict=True) if keep])
             assert words == "".join(f"{assistant}<|im_end|>" for _, assistant in chat)
 
 
-def test_batches_align(tokenizer: PreTrainedTokenizerFast) -> None:
-    """The first pool comes out whole, each chat once and padded behind; a target stands exactly where a reply's token does."""
-    knobs = Pretraining(batch=4000)
-    pool = Counter(tuple(ids) for ids, _ in (encode(tokenizer, chat) for chat in itertools.islice(chats(knobs.seed), 512)))
-    learnt_of = {tuple(ids): learnt for ids, learnt in (encode(tokenizer, chat) for chat in itertools.islice(chats(knobs.seed), 512))}
-    seen: Counter = Counter()
-    tokens = padding = 0
-    stream = batches(tokenizer, knobs)
-    while seen.total() < 512:
-        ids, targets = next(stream)
-        assert ids.shape == targets.shape and ids.numel() <= knobs.batch
+def test_batches_are_packed_and_aligned(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Rows of whole chats and padding behind them; a target stands exactly where a reply's token does."""
+    knobs = Pretraining(row=320, batch=6)
+    chosen = [encode(tokenizer, chat) for chat in itertools.islice(chats(knobs.seed), 600)]
+    learnt_of = {tuple(ids): learnt for ids, learnt in chosen}
+    drawn = list(itertools.islice(batches(tokenizer, knobs), 5))
+    used: Counter = Counter()
+    filled = 0
+    for ids, targets in drawn:
+        assert ids.shape == targets.shape == (6, 320)
         for row, goal in zip(ids.tolist(), targets.tolist(), strict=True):
-            length = next((at for at, token in enumerate(row) if token == tokenizer.pad_token_id), len(row))
-            chat = tuple(row[:length])
-            seen[chat] += 1
-            assert set(row[length:]) <= {tokenizer.pad_token_id} and set(goal[length:]) <= {-100}
-            assert goal[:length] == [token if keep else -100 for token, keep in zip(chat, learnt_of[chat], strict=True)]
-            padding += len(row) - length
-        tokens += ids.numel()
-    assert seen == pool
-    assert padding < 0.15 * tokens
-    assert all(torch.equal(a, b) for one, two in zip(itertools.islice(batches(tokenizer, knobs), 3),
-                                                     itertools.islice(batches(tokenizer, knobs), 3), strict=True)
-               for a, b in zip(one, two, strict=True))
+            at = 0
+            while at < 320 and row[at] != tokenizer.pad_token_id:
+                chat = next(tuple(row[at:end]) for end in range(at + 1, 321) if tuple(row[at:end]) in learnt_of)
+                used[chat] += 1
+                expected = [token if keep else -100 for token, keep in zip(chat, learnt_of[chat], strict=True)]
+                assert goal[at : at + len(chat)] == expected
+                at += len(chat)
+            assert set(row[at:]) <= {tokenizer.pad_token_id} and set(goal[at:]) <= {-100}
+            filled += at
+    assert filled > 0.85 * 5 * 6 * 320
+    assert not used - Counter(tuple(ids) for ids, _ in chosen)  # no chat more often than it was drawn
+    again = itertools.islice(batches(tokenizer, knobs), 5)
+    assert all(torch.equal(a, b) for one, two in zip(drawn, again, strict=True) for a, b in zip(one, two, strict=True))
 
 
 def test_batches_can_be_learnt(tokenizer: PreTrainedTokenizerFast) -> None:
-    knobs = Pretraining(batch=1500, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64)
+    knobs = Pretraining(row=320, batch=4, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64)
     model = build_model(knobs, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
@@ -261,16 +264,20 @@ def test_batches_can_be_learnt(tokenizer: PreTrainedTokenizerFast) -> None:
     assert sum(losses[-3:]) / 3 < 0.75 * losses[0], losses
 
 
-def test_train_writes_a_model_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_writes_a_model_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
     from minisw.model import load_base
     from minisw.recipe import ModelKnobs
 
     build = pretraining.build_tokenizer
     monkeypatch.setattr(pretraining, "build_tokenizer", lambda seed: build(seed, sample=100))
-    knobs = Pretraining(out=tmp_path / "base", tokens=8_000, batch=2_500, hidden=16, layers=1, heads=2, kv_heads=1, ffn=32, warmup=2,
-                        log_every=2)
+    knobs = Pretraining(out=tmp_path / "base", tokens=12 * 640, row=320, batch=2, compile=False, warmup=2, log_every=4, lr=1e-2,
+                        hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
     pretraining.train(knobs)
-    assert "step 2" in capsys.readouterr().out
+    log = json.loads((knobs.out / "training.json").read_text(encoding="utf-8"))
+    assert log["finished"] and [point["step"] for point in log["curve"]] == [4, 8, 12]
+    assert log["curve"][-1]["loss"] < log["curve"][0]["loss"] - 0.5, log["curve"]
+    assert "step 12" in capsys.readouterr().out
     lm = load_base(ModelKnobs(name=str(tmp_path / "base"), device="cpu", autocast=""))
     assert lm.decode(lm.encode("Work out 12+7.")) == "Work out 12+7."
     assert lm.end_ids == [lm.tokenizer.eos_token_id]

@@ -1,0 +1,96 @@
+"""Label rules on hand-made values; Monte-Carlo values on a tiny model; balancing."""
+
+import random
+
+import pytest
+
+from minisw import annotate
+from minisw.problems import load_world
+from minisw.recipe import AnnotateKnobs, ProblemKnobs
+from minisw.records import AnnotatedSolution, LabelledStep, Problem, Solution
+from minisw.rollout import Request, Sampler, Sampling
+from minisw.segment import tag
+
+
+def test_rules_on_the_edge_cases():
+    q = [0.5, 0.5, 0.25, 0.0, 0.0, 0.25]
+    assert annotate.abs_q(q) == [True, True, False, False, True]
+    # 0.25 / 0.5 < 0.8 is negative; 0 after 0 is negative; a recovery from 0 is positive
+    assert annotate.rel_ratio(q, 0.8) == [True, False, False, False, True]
+    # 0.25 + 0.4·((1 − 0.75⁴) − (1 − 0.5⁴)) = 0.25 − 0.4·0.254 > 0; at alpha 1 still (−0.004 < 0 → negative)
+    assert annotate.rel_effective(q, 0.4) == [True, True, False, False, True]
+    assert annotate.rel_effective(q, 1.0) == [True, False, False, False, True]
+
+
+def test_rel_ratio_falls_with_gamma_and_abs_q_is_its_limit():
+    rng = random.Random(0)
+    for _ in range(200):
+        q = [rng.randint(0, 16) / 16 for _ in range(6)]
+        strict, loose = annotate.rel_ratio(q, 1.0), annotate.rel_ratio(q, 0.5)
+        assert all(b for a, b in zip(strict, loose, strict=True) if a)
+        assert annotate.rel_ratio(q, 0.0) == annotate.abs_q(q)
+
+
+def test_steps_stop_behind_the_first_negative():
+    solution = AnnotatedSolution("p", ("a", "b", "c"), False, (0.5, 0.6, 0.0, 0.5))
+    steps = annotate.labelled_steps([solution], {"p": "?"}, AnnotateKnobs(rule="abs_q"))
+    assert [(s.history, s.chunk, s.label) for s in steps] == [((), "a", True), (("a",), "b", False)]
+
+
+def test_balanced_is_half_and_half_and_so_is_every_even_prefix():
+    steps = [LabelledStep("p", "?", (), str(i), i % 5 != 0) for i in range(50)]
+    chosen = annotate.balanced(steps, 100, 0)
+    assert len(chosen) == 20 and len({s.chunk for s in chosen}) == 20
+    for n in range(2, 21, 2):
+        assert sum(s.label for s in chosen[:n]) == n // 2
+    assert annotate.balanced(steps, 100, 0) == chosen != annotate.balanced(steps, 100, 1)
+
+
+def test_problems_all_right_or_all_wrong_are_dropped():
+    def s(i, right, well=True):
+        return Solution(i, ("x",), "1", right, well)
+
+    groups = [[s("a", True), s("a", True)], [s("b", False), s("b", False)], [s("c", True), s("c", False), s("c", True)], [s("d", True), s("d", False, False)]]
+    assert [(x.problem_id, x.correct) for x in annotate.choose(groups, 2, 100)] == [("c", False), ("c", True)]
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_world(ProblemKnobs())
+
+
+def test_values_are_those_of_separate_rollouts(tiny_lm, world, monkeypatch):
+    """Greedy branches from a shared prefill give the outcome that a rollout of each prefix by itself gives."""
+    problem = Problem("p", "Tom has 12 apples.", "7")
+    chunks = ("Add 3.\n\n", "12+3=15. ", "So now 15 apples.")
+    ends = {}
+
+    def judge_by_text(gold, answer):
+        return ends[answer]
+
+    sampler = Sampler(tiny_lm, slots=4)
+    prompt = tiny_lm.chat(world.prompts.solve_chunked.format(question=problem.question))
+    expected = []
+    for i in range(3):
+        ids = prompt + [t for c in chunks[:i] for t in tiny_lm.encode(tag([c]))]
+        text = tiny_lm.decode(sampler.generate([Request(ids)], Sampling(12, 0), 0)[0][0].ids)
+        ends[text] = i % 2 == 0
+        expected.append(float(ends[text]))
+    monkeypatch.setattr(annotate, "final_answer", lambda text: text)
+    monkeypatch.setattr(annotate, "verify", judge_by_text)
+    monkeypatch.setattr(annotate, "Sampling", lambda n: Sampling(12, 0))
+    solution = Solution("p", chunks, "7", True)
+    (annotated,) = annotate.annotate(tiny_lm, sampler, world, [solution], {"p": problem}, 2, 12, 0)
+    assert annotated.q == (*expected, 1.0)
+    assert [len(h) for h in annotated.hits] == [2, 2, 2]
+
+
+def test_agreement_is_perfect_where_values_tell_the_truth(world):
+    problem = Problem("p", "?", "5", (3, 5))
+    right = ("1+2=3. So now 3 pens. ", "3+2=5. So now 5 pens. ", "The answer is \\boxed{5}.")
+    wrong = ("1+2=3. So now 3 pens. ", "3+2=6. So now 6 pens. ", "The answer is \\boxed{6}.")
+    sure, never = (True,) * 4, (False,) * 4
+    annotated = [AnnotatedSolution("p", right, True, (1, 1, 1, 1), (sure, sure, sure)),
+                 AnnotatedSolution("p", wrong, False, (1, 1, 0, 0), (sure, sure, never))]
+    rows = annotate.agreement(world, annotated, {"p": problem}, AnnotateKnobs(branches=4))
+    assert {row["m"] for row in rows} == {1, 2, 4} and all(row["agreement"] == row["balanced_agreement"] == 1 for row in rows)

@@ -1,0 +1,94 @@
+"""Verdicts, the label filter, the label budget, the classifier's score."""
+
+import pytest
+
+from minisw.judges import generative
+from minisw.judges.discriminative import DiscriminativeJudge, balanced_accuracy
+from minisw.judges.generative import GenerativeJudge, copy_adapter, format_examples, parse_verdict
+from minisw.problems import load_world
+from minisw.problems.elicit import chain
+from minisw.recipe import ProblemKnobs
+from minisw.records import Judgment, LabelledStep
+from minisw.rollout import Completion, Sampler
+
+STEPS = [LabelledStep("p", "Tom has 12 apples.", ("Add 3. ",) * n, f"12+{n}=1{n}. ", n % 2 == 0) for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_world(ProblemKnobs())
+
+
+@pytest.mark.parametrize(("reply", "verdict"), [
+    ("…\n\\boxed{Positive}", True), ("\\boxed{Negative}", False), ("\\boxed{Positive} no: \\boxed{Negative}", False), ("Positive", None), ("", None)])
+def test_parse_verdict(reply, verdict):
+    assert parse_verdict(reply) is verdict
+
+
+def test_only_replies_that_agree_with_the_label_are_taught_and_sides_are_even(tiny_lm, world):
+    replies = [["\\boxed{Positive}", "\\boxed{Negative}"], ["\\boxed{Negative}"], ["no", ""], ["\\boxed{Positive}"]]
+    examples = format_examples(tiny_lm, world, STEPS, replies)
+    texts = [tiny_lm.decode(e.completion) for e in examples]
+    assert sorted(texts) == ["\\boxed{Negative}", "\\boxed{Positive}"]
+    assert all(e.completion[-1] == tiny_lm.tokenizer.eos_token_id for e in examples)
+
+
+def test_the_judge_sees_no_label(tiny_lm, world):
+    judge = GenerativeJudge(tiny_lm, Sampler(tiny_lm), world.prompts, None, 4, 4096)
+    other = [LabelledStep(s.problem_id, s.question, s.history, s.chunk, not s.label) for s in STEPS]
+    assert [judge.prompt(s) for s in STEPS] == [judge.prompt(s) for s in other]
+
+
+class Scripted:
+    def __init__(self, lm, groups):
+        self.lm, self.groups = lm, groups
+
+    def generate(self, requests, sampling, seed, progress=None):
+        return [[Completion(self.lm.encode(text), True) for text in group] for group in self.groups]
+
+
+def test_votes_and_probabilities(tiny_lm, world):
+    groups = [["\\boxed{Positive}", "\\boxed{Positive}", "\\boxed{Negative}"], ["\\boxed{Positive}", "\\boxed{Negative}"], ["?", ""],
+              ["?", "\\boxed{Negative}"]]
+    judge = GenerativeJudge(tiny_lm, Scripted(tiny_lm, groups), world.prompts, None, 4, 4096, votes=3)
+    judgments = judge.judge(STEPS, 0, probabilities=True)
+    assert [j.verdict for j in judgments] == [True, False, None, False]
+    assert [round(j.vote, 2) for j in judgments] == [0.67, 0.5, 0.5, 0.0]
+    assert all(0 <= j.p_positive <= 1 for j in judgments) and judgments[2].p_positive == 0.5
+
+
+def test_classifier_scores_plus_against_minus(tiny_lm, world):
+    judge = DiscriminativeJudge(tiny_lm, world.prompts, None, 4096)
+    judgments = judge.judge(STEPS)
+    assert all(j.verdict is (j.p_positive >= 0.5) for j in judgments) and len({j.p_positive for j in judgments}) > 1
+    one_by_one = [judge.judge([s])[0].p_positive for s in STEPS]
+    assert [j.p_positive for j in judgments] == pytest.approx(one_by_one, abs=1e-5)
+
+
+def test_balanced_accuracy_counts_the_unread_as_missed():
+    assert balanced_accuracy([Judgment(True), Judgment(None), Judgment(False)], [True, True, False]) == pytest.approx(0.75)
+
+
+def test_a_copied_adapter_judges_alike_and_goes_its_own_way(new_lm):
+    lm = new_lm("start", "judge", noise=0.05)
+    copy_adapter(lm, "start", "judge")
+    start, judge = lm.adapter_parameters("start"), lm.adapter_parameters("judge")
+    pairs = [(p, judge[key.replace(".start.", ".judge.")]) for key, p in start.items()]
+    assert all((a == b).all() for a, b in pairs)
+    pairs[0][1].data += 1
+    assert (pairs[0][0] != pairs[0][1]).all()
+
+
+def test_the_chain_puts_the_bases_own_words_together(tiny_lm):
+    replies = iter([[["Last: a.\nDue: b.\nResult: 15."], ["?"]], [["15."], ["12."]], [["1=1, 5=5, same."], ["nonsense"]]])
+
+    class Sampling:
+        def generate(self, requests, sampling, seed):
+            return [[Completion(tiny_lm.encode(text), True) for text in group] for group in next(replies)]
+
+    out = chain(tiny_lm, Sampling(), STEPS[:2], 1, 0)
+    assert out[0][0].endswith("\n15 and 15: 1=1, 5=5, same.\n\\boxed{Positive}") and out[0][0].startswith("Last: a.") and out[1] == [""]
+
+
+def test_label_budget_is_a_prefix(world):
+    assert generative.START != generative.TENTH_START  # the tenth's format is taught from its own few labels

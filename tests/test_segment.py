@@ -1,0 +1,62 @@
+"""Segmentation: whatever the text, the parts rejoin; a broken format is seen."""
+
+import random
+
+import pytest
+
+from minisw import segment
+from minisw.problems import arithmetic, load_world
+from minisw.recipe import ProblemKnobs
+from minisw.rollout import Sampler
+
+
+def random_text(rng: random.Random) -> str:
+    return "".join(rng.choice(["a", "b.", " ", "\n", "\n\n", "\n \n", "<", "\\boxed{1}", "é"]) for _ in range(rng.randint(1, 40)))
+
+
+def test_splits_and_tags_rejoin_to_the_text():
+    rng = random.Random(0)
+    for _ in range(300):
+        text = random_text(rng)
+        for split in (segment.split_blank_lines, segment.split_newlines):
+            assert "".join(split(text)) == text
+        chunks = [text, "x\n\n", random_text(rng)]
+        assert segment.parse(segment.tag(chunks)) == (chunks, True) or not chunks[0].strip()
+
+
+@pytest.mark.parametrize("text", ["<chunk>a", "a</chunk>", "a<chunk>b</chunk>", "<chunk>a<chunk>b</chunk></chunk>", "<chunk>a</chunk>b<chunk>c", "plain"])
+def test_a_broken_format_is_seen_and_loses_no_text_but_tags(text):
+    chunks, well_formed = segment.parse(text)
+    assert not well_formed
+    assert "".join(chunks) == text.replace("<chunk>", "").replace("</chunk>", "")
+
+
+def test_an_answer_behind_the_chunks_is_a_chunk_of_its_own():
+    assert segment.parse("<chunk>a</chunk>\n<chunk>b</chunk>\n\\boxed{1}") == (["a\n", "b\n", "\\boxed{1}"], True)
+
+
+def test_the_filter_drops_what_does_not_rejoin_exactly():
+    assert segment.rejoins(["a ", "b"], "a b")
+    assert not segment.rejoins(["a", "b"], "a b")
+    assert not segment.rejoins(["a b", " "], "a b ")
+
+
+def test_rule_teacher_gives_one_chunk_a_step(tiny_lm):
+    rng = random.Random(1)
+    world = load_world(ProblemKnobs())
+    stories = [arithmetic.make_story(rng, 4) for _ in range(20)]
+    texts = ["".join(arithmetic.quick_solution(rng, s)) for s in stories]
+    cut = segment.teach(tiny_lm, Sampler(tiny_lm), world, texts, 1, False, 0)
+    assert all(chunks and "".join(chunks) == text and len(chunks) == 5 for chunks, text in zip(cut, texts, strict=True))
+    blank = [len(segment.split_blank_lines(text)) for text in texts]
+    assert sum(map(len, cut)) < 0.8 * sum(blank)  # which leaves something to learn
+
+
+def test_prompted_teacher_goes_through_the_same_filter(tiny_lm, monkeypatch):
+    world = load_world(ProblemKnobs())
+    replies = {"a\n\nb": "a\n\n</chunk><chunk>b</chunk>", "c d": "c </chunk><chunk>D</chunk>"}
+    sampler = Sampler(tiny_lm)
+    order = iter(replies.values())
+    monkeypatch.setattr(sampler, "generate", lambda requests, sampling, seed: [[type("C", (), {"ids": next(order)})()] for _ in requests])
+    monkeypatch.setattr(tiny_lm, "decode", lambda ids: ids)
+    assert segment.teach(tiny_lm, sampler, world, list(replies), 1, True, 0) == [["a\n\n", "b"], None]

@@ -1,0 +1,23 @@
+"""Intervals cover what they should."""
+
+import random
+
+import pytest
+
+from minisw import stats
+
+
+def test_wilson_by_hand_and_at_the_ends():
+    assert stats.wilson(0, 0) == (0.0, 1.0)
+    low, high = stats.wilson(50, 100)
+    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-3)
+    assert stats.wilson(0, 10)[0] == 0 and stats.wilson(10, 10)[1] == 1
+
+
+def test_bootstrap_covers_the_mean_about_95_times_in_100():
+    rng, hits = random.Random(0), 0
+    for seed in range(200):
+        low, high = stats.bootstrap([rng.gauss(1, 1) for _ in range(60)], stats.mean, seed, 200)
+        hits += low <= 1 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+    assert stats.bootstrap([1, 2, 3], stats.mean, 5) == stats.bootstrap([1, 2, 3], stats.mean, 5)
