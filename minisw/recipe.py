@@ -77,13 +77,13 @@ class ProblemKnobs:
     """Folder with the published files (gsm8k/train.jsonl, processbench/gsm8k.json, …); without it, hub names are used."""
     prompts: Literal["arithmetic", "english"] = "arithmetic"
     """Which set of prompts (minisw/prompts.py)."""
-    train: int = 400
+    train: int = 300
     """Problems for segmentation and annotation."""
-    validation: int = 100
+    validation: int = 80
     """Problems whose labels choose the baseline's knobs and the judge's checkpoint."""
-    test: int = 300
+    test: int = 200
     """Problems that only measure."""
-    hard: int = 150
+    hard: int = 50
     """Problems of the longer, harder test (0 for none; the embedded world has one)."""
 
 
@@ -105,13 +105,13 @@ class SegmentKnobs:
 
     teacher: Literal["rules", "prompted"] = "rules"
     """Who segments the SFT texts: the world's own rules, or the chat model itself, prompted."""
-    samples: int = 2
+    samples: int = 1
     """Solutions sampled a problem; the wrong ones are dropped (the paper samples 16)."""
-    keep: int = 2
+    keep: int = 1
     """Right solutions kept a problem, at most (the paper keeps 4)."""
     tries: int = 1
     """Segmentations asked of the teacher for each solution (the paper asks 8)."""
-    training: Training = Training(lr=1e-3, epochs=1, batch=16)
+    training: Training = Training(lr=1e-3, epochs=3, batch=16)
     max_new_tokens: int = 300
     """Longest solution, in tokens."""
 
@@ -126,7 +126,7 @@ class AnnotateKnobs:
     """Solutions annotated a problem, at most: half of them right where that can be."""
     branches: int = 16
     """M: completions from every boundary."""
-    max_solutions: int = 500
+    max_solutions: int = 200
     """Solutions annotated in all."""
     rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_ratio"
     """Which label rule trains the judges. All three are derived and measured."""
@@ -140,16 +140,16 @@ class AnnotateKnobs:
 class JudgeKnobs:
     """Stage 3, StepWiser §3.3: the generative judge and its GRPO."""
 
-    labels: int = 600
+    labels: int = 240
     """Labels the judge and the classifier may use, balanced half and half."""
-    format_labels: int = 100
+    format_labels: int = 48
     """How many of them may be used to keep the base's own well-judged analyses that teach the format."""
-    format_samples: int = 2
+    format_samples: int = 4
     """Analyses sampled for each of those."""
     format_training: Training = Training(lr=1e-3, epochs=3, batch=16)
-    steps: int = 40
+    steps: int = 30
     """GRPO steps (the paper takes 800)."""
-    prompts: int = 32
+    prompts: int = 16
     """Prompts a step (the paper takes 1024)."""
     group: int = 8
     """Analyses sampled a prompt (the paper takes 4)."""
@@ -165,11 +165,11 @@ class JudgeKnobs:
     """Weight of the KL term towards the adapter at the start; 0 for none."""
     temperature: float = 1.0
     """Of the samples."""
-    max_new_tokens: int = 200
+    max_new_tokens: int = 160
     """Longest analysis, in tokens."""
     tenth: bool = True
     """Train a second judge on a tenth of the labels."""
-    votes: int = 4
+    votes: int = 1
     """Sampled judgments a step for the vote row."""
 
 
@@ -177,7 +177,7 @@ class JudgeKnobs:
 class ClassifierKnobs:
     """The discriminative baseline: SFT on + or - with the same labels; lr and epochs chosen on validation."""
 
-    lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    lrs: tuple[float, ...] = (1e-3, 3e-3)
     """Learning rates tried."""
     epochs: int = 6
     """Longest training; every second epoch is measured on validation and the best kept."""
@@ -191,9 +191,9 @@ class EvaluateKnobs:
 
     source: Literal["exact", "processbench"] = "exact"
     """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
-    solutions: int = 300
+    solutions: int = 200
     """Solutions judged."""
-    resamples: int = 2000
+    resamples: int = 1000
     """Bootstrap resamples of an interval."""
 
 
@@ -201,7 +201,7 @@ class EvaluateKnobs:
 class SearchKnobs:
     """Stage 5, StepWiser §4.4."""
 
-    problems: int = 200
+    problems: int = 120
     """Test problems searched."""
     tries: int = 5
     """Tries a chunk; after them the last is kept."""

@@ -256,7 +256,7 @@ def test_sampling_merges_the_active_adapter_only(new_lm, prompts: list[list[int]
     layer = lm.causal_lm.model.layers[0].self_attn.q_proj
     for name in ("judge", "other", None):
         with lm.using(name):
-            Sampler(lm).generate([Request(prompts[0])], Sampling(1), 0, progress=lambda n: seen.append(list(layer.merged_adapters)))
+            Sampler(lm).generate([Request(prompts[0])], Sampling(1), 0, lambda n: seen.append(list(layer.merged_adapters)))
     assert seen == [["judge"], ["other"], []]
 
 

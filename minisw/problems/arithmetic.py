@@ -69,16 +69,20 @@ class Story:
         return self.facts[-1].unit if self.facts else self.unit
 
 
+KINDS = ("add", "take", "add_groups", "times", "twice", "more_than", "fewer_than", "half", "third_gone", "third_left", "share", "pack",
+         "price", "hold", "days", "quarters")
+ADDITIVE_KINDS = ("add", "take", "more_than", "fewer_than")
+
+
 def _divisors(value: int, choices: range) -> list[int]:
     return [k for k in choices if value % k == 0 and value // k >= 3]
 
 
-def _make_fact(rng: random.Random, value: int, unit: str, holder: str, other: str, top: int) -> tuple[Fact, str] | None:
+def _make_fact(rng: random.Random, value: int, unit: str, holder: str, other: str, top: int, smallest: int, additive: float
+               ) -> tuple[Fact, str] | None:
     """One random fact applied to `value`; returns (fact, the holder afterwards), or None where the kind does not fit."""
-    kind = rng.choice(
-        ("add", "take", "add_groups", "times", "twice", "more_than", "fewer_than", "half", "third_gone", "third_left",
-         "share", "pack", "price", "hold", "days", "quarters"))
-    a = rng.randint(12, max(13, min(top // 2, 399)))
+    kind = rng.choice(ADDITIVE_KINDS if additive and rng.random() < additive else KINDS)
+    a = rng.randint(smallest, max(smallest + 1, min(top // 2, 399)))
     k = rng.randint(3, 9)
     h, o, u = holder, other, unit
     pick = rng.choice
@@ -146,8 +150,9 @@ def _make_fact(rng: random.Random, value: int, unit: str, holder: str, other: st
     return None
 
 
-def make_story(rng: random.Random, steps: int, top: int = 999) -> Story:
-    """A random story of `steps` steps whose quantities stay within 3…`top`."""
+def make_story(rng: random.Random, steps: int, top: int = 999, smallest: int = 12, additive: float = 0.0) -> Story:
+    """A random story of `steps` steps whose quantities stay within 3…`top`; what is added or taken is at least `smallest`, and
+    a share `additive` of the steps is drawn from the kinds that add or take."""
     while True:
         holder = rng.choice(NAMES)
         unit = rng.choice(THINGS + CONTAINERS[:3])
@@ -169,7 +174,7 @@ def make_story(rng: random.Random, steps: int, top: int = 999) -> Story:
         while len(facts) < steps and tries < 200:
             tries += 1
             other = rng.choice([name for name in NAMES if name != holder])
-            made = _make_fact(rng, value, unit, holder, other, top)
+            made = _make_fact(rng, value, unit, holder, other, top, smallest, additive)
             if made is None or (facts and made[0].kind == facts[-1].kind):
                 continue
             fact, holder = made
@@ -303,13 +308,17 @@ def mistake_kind(problem: Problem, chunks: list[str] | tuple[str, ...], index: i
 
 # --- the splits ------------------------------------------------------------------------------------------------------
 
-SPLITS = {  # name: (seed, fewest steps, most steps); quantities up to TOP
-    "train": (11, 2, 6),
-    "validation": (12, 2, 6),
-    "test": (13, 2, 6),
-    "hard": (14, 6, 8),
+STEPS = {2: 1, 3: 1, 4: 2, 5: 3, 6: 4}  # how often the splits' problems have how many steps
+SPLITS = {  # name: (seed, weights of the numbers of steps); quantities up to TOP
+    "train": (11, STEPS),
+    "validation": (12, STEPS),
+    "test": (13, STEPS),
+    "hard": (14, {6: 1, 7: 1, 8: 1}),
 }
 TOP = 999
+# The splits are harder than what the base was trained on: longer, and more often with sums and differences of three-digit
+# numbers, where its quick style errs most.
+SMALLEST, ADDITIVE = 100, 0.7
 
 
 def load_split(split: str, count: int, seed: int = 0) -> list[Problem]:
@@ -319,11 +328,11 @@ def load_split(split: str, count: int, seed: int = 0) -> list[Problem]:
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    base, low, high = SPLITS[split]
+    base, steps = SPLITS[split]
     rng = random.Random(base * 1_000_003 + seed)
     problems, seen = [], set()
     while len(problems) < count:
-        story = make_story(rng, rng.randint(low, high), TOP)
+        story = make_story(rng, rng.choices(list(steps), list(steps.values()))[0], TOP, SMALLEST, ADDITIVE)
         if story.text in seen or split_of(story.text) != split:
             continue
         seen.add(story.text)

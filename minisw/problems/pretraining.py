@@ -341,7 +341,7 @@ def train(knobs: Pretraining) -> None:
             knobs.out.mkdir(parents=True, exist_ok=True)
             model.save_pretrained(knobs.out)
             tokenizer.save_pretrained(knobs.out)
-            log = {"command": "python -m minisw.problems.pretraining", "knobs": {**dataclasses.asdict(knobs), "out": str(knobs.out)},
+            log = {"command": "python -m minisw.problems.pretraining", "knobs": {k: v for k, v in dataclasses.asdict(knobs).items() if k != "out"},
                    "parameters": sum(p.numel() for p in model.parameters()), "finished": finished, "curve": curve}
             (knobs.out / "training.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
         if finished:
