@@ -95,9 +95,11 @@ def collect(prompts: Sequence[list[int]], chosen: Sequence[int], reward: Reward,
     episodes, stds = [], []
     for index, group in zip(chosen, groups, strict=True):
         rewards = torch.tensor([reward(index, sampler.lm.decode(c.ids)) for c in group])
-        std = rewards.std(unbiased=False)
+        # the mean of equal floats need not be that float: rounding must not become an advantage
+        spread = rewards - rewards.mean() if rewards.max() > rewards.min() else torch.zeros_like(rewards)
+        std = spread.square().mean().sqrt()
         stds.append(std.item())
-        advantages = (rewards - rewards.mean()) / (std + 1e-4)
+        advantages = spread / (std + 1e-4)
         episodes += [Episode(Example(prompts[index], c.ids), r.item(), a.item(), c.finished)
                      for c, r, a in zip(group, rewards, advantages, strict=True)]
     lengths = [len(e.example.completion) for e in episodes]
@@ -177,14 +179,19 @@ def reference_logprobs(lm: LanguageModel, batch: Batch, parameters: dict, refere
 
 def alarm(metrics: Sequence[dict], parameters: dict[str, torch.nn.Parameter], warn: Callable[[str], None]) -> None:
     """Say aloud when nothing is learnt; each cause once, when it first appears."""
-    last, step = metrics[-1], len(metrics)
-    if step >= 5 and all(m["frac_reward_zero_std"] > 0.95 for m in metrics[-5:]) and not (
-            step > 5 and metrics[-6]["frac_reward_zero_std"] > 0.95):
+    step, first = len(metrics), metrics[0]["completions/mean_length"]
+
+    def stuck(step: int) -> bool:
+        return step >= 5 and all(m["frac_reward_zero_std"] > 0.95 for m in metrics[step - 5 : step])
+
+    def shrunk(step: int) -> bool:
+        return metrics[step - 1]["completions/mean_length"] < 0.25 * first
+
+    if stuck(step) and not any(map(stuck, range(5, step))):
         warn(f"GRPO step {step}: for 5 steps over 95% of the groups had equal rewards, so almost nothing is learnt; "
              "raise judge.group or judge.temperature, or check the labels")
     if step == 3 and all(not p.any() for name, p in parameters.items() if "lora_B" in name):
         warn("GRPO step 3: LoRA B is still zero: no gradient reaches the adapter")
-    first = metrics[0]["completions/mean_length"]
-    if last["completions/mean_length"] < 0.25 * first and not (step > 1 and metrics[-2]["completions/mean_length"] < 0.25 * first):
-        warn(f"GRPO step {step}: the analyses have shrunk from {first:.0f} to {last['completions/mean_length']:.0f} tokens: "
+    if shrunk(step) and not any(map(shrunk, range(1, step))):
+        warn(f"GRPO step {step}: the analyses have shrunk from {first:.0f} to {metrics[-1]['completions/mean_length']:.0f} tokens: "
              "the judge may have stopped reasoning")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from minisw.recipe import Lora, ModelKnobs
@@ -30,6 +32,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.autocast_dtype, self.sampling_dtype = autocast, sampling_dtype
         self.adapters: list[str] = []
+        self._bare = False  # within using(None)
         # generate's own end tokens may be several (Qwen: <|im_end|> and <|endoftext|>)
         ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id
         self.end_ids = sorted({*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None})
@@ -78,10 +81,14 @@ class LanguageModel:
         """Load an adapter that `save_adapter` (or peft) wrote. Raises ValueError where the folder holds none."""
         if not (folder / "adapter_config.json").is_file():
             raise ValueError(f"no adapter in {folder}: it has no adapter_config.json; name the folder that save_adapter wrote")
-        if isinstance(self.model, PeftModel):
-            self.model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
-        else:
-            self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name, is_trainable=trainable)
+        try:
+            if isinstance(self.model, PeftModel):
+                self.model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+            else:
+                self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name, is_trainable=trainable)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            first = (str(error).strip().splitlines() or ["unreadable"])[0]
+            raise ValueError(f"cannot load the adapter in {folder}: {first} Is it whole, and of this base?") from None
         self.adapters.append(name)
 
     def drop_adapter(self, name: str) -> None:
@@ -95,14 +102,12 @@ class LanguageModel:
     def save_adapter(self, name: str, folder: Path) -> None:
         """Write one adapter as `folder/adapter_model.safetensors` and its config, loadable by `PeftModel.from_pretrained`."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(str(folder.parent), selected_adapters=[name])
-        written = folder.parent / name
-        if written != folder:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:  # peft chooses the sub-folder, and adds a README.md
+            self.model.save_pretrained(scratch, selected_adapters=[name])
+            written = Path(scratch) if name == "default" else Path(scratch) / name
             folder.mkdir(exist_ok=True)
-            for file in written.iterdir():
-                file.replace(folder / file.name)
-            written.rmdir()
-        (folder.parent / "README.md").unlink(missing_ok=True)
+            for file in ("adapter_model.safetensors", "adapter_config.json"):
+                (written / file).replace(folder / file)
 
     def adapter_parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
         return {key: p for key, p in self.model.named_parameters() if f".{name}." in key and "lora_" in key}
@@ -115,22 +120,25 @@ class LanguageModel:
                 raise ValueError(f"no adapter {name!r} is loaded")
             yield
             return
-        if name is None:
-            with self.model.disable_adapter():
-                yield
-            return
-        before = self.model.active_adapter
+        before = None if self._bare else self.model.active_adapter
         self._activate(name)
         try:
             yield
         finally:
-            if before in self.adapters:
-                self._activate(before)
+            if isinstance(self.model, PeftModel):
+                self._activate(before if before is None or before in self.adapters else self.adapters[0])
+            else:  # its last adapter was dropped meanwhile
+                self._bare = False
 
-    def _activate(self, name: str) -> None:
+    def _activate(self, name: str | None) -> None:
         trainable = {key for key, p in self.model.named_parameters() if p.requires_grad}
-        self.model.set_adapter(name)
-        for key, p in self.model.named_parameters():  # set_adapter also changes who is trainable: put that back
+        if name is None:
+            self.model.base_model.disable_adapter_layers()
+        else:
+            self.model.base_model.enable_adapter_layers()
+            self.model.set_adapter(name)
+        self._bare = name is None
+        for key, p in self.model.named_parameters():  # peft also changes who is trainable: put that back
             p.requires_grad_(key in trainable)
 
     @contextlib.contextmanager
@@ -205,7 +213,7 @@ def load_base(knobs: ModelKnobs) -> LanguageModel:
         model = AutoModelForCausalLM.from_pretrained(where, **options)
     except ImportError as error:
         raise ValueError(f"loading {where!r} needs a package that is not installed: {str(error).strip().splitlines()[0]}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or ["unreadable"])[0]
         raise ValueError(f"cannot load the model {where!r}: {first} Give --model.name a folder or a hub name that exists.") from None
     if tokenizer.pad_token_id is None:

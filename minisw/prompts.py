@@ -56,7 +56,7 @@ ENGLISH = Prompts(
 
 ARITHMETIC = Prompts(
     solve="{question}\nSolve step by step.",
-    solve_chunked="{question}\nSolve step by step in <chunk> tags.",
+    solve_chunked="{question}\nSolve step by step.",
     segment="Put each step into <chunk> tags:\n{text}",
     judge="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nJudge the new step.",
     classify="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nIs the new step right?",

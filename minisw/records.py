@@ -124,6 +124,8 @@ def to_json(record: object) -> str:
 
 
 def _build(kind: type, values: dict) -> object:
+    if not isinstance(values, dict):
+        raise ValueError(f"not a {kind.__name__}: no JSON object")
     known = {f.name for f in dataclasses.fields(kind)}
     extra = set(values) - known
     if extra:
@@ -160,7 +162,7 @@ def read_jsonl(path: Path, kind: type) -> list:
 
 
 def _read(path: Path, kind: type) -> Iterator[object]:
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:  # json decodes line by line, so that a wrong encoding has a line number too
         for number, line in enumerate(file, 1):
             try:
                 yield _build(kind, json.loads(line))

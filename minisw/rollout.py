@@ -127,6 +127,7 @@ class Sampler:
     def __init__(self, lm: LanguageModel, slots: int = 128, prefill_tokens: int = 8192):
         self.lm, self.slots, self.prefill_tokens = lm, slots, prefill_tokens
         self.tokens = 0  # sampled so far, for the books
+        self._tokens_with: dict[str, frozenset[int]] = {}  # by a character
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling, seed: int,
@@ -175,8 +176,7 @@ class Sampler:
     def _run(self, slots: _Slots, queue, sampling: Sampling, generator: torch.Generator, progress) -> None:
         lm = self.lm
         ends = torch.tensor(self.lm.end_ids, device=lm.device)
-        stop_ids = lm.encode(sampling.stop) if sampling.stop else []
-        single_stop = stop_ids[0] if len(stop_ids) == 1 else None
+        closing = self._closing(sampling.stop) if sampling.stop else frozenset()
         rows: list[_Row] = []
         positions = torch.arange(slots.room, device=lm.device)
 
@@ -208,8 +208,7 @@ class Sampler:
                     continue
                 row.token = token
                 row.completion.ids.append(token)
-                if ended[slot] or token == single_stop or (
-                        stop_ids and single_stop is None and self._stopped(row.completion.ids, sampling.stop)):
+                if ended[slot] or (token in closing and self._stopped(row.completion.ids, sampling.stop)):
                     row.completion.finished = True
                 if row.completion.finished or len(row.completion.ids) >= sampling.max_new_tokens:
                     free.append(slot)
@@ -224,6 +223,13 @@ class Sampler:
                 rows = [rows[slot] for slot in running]
                 if running:
                     slots.compact(torch.tensor(running, device=lm.device))
+
+    def _closing(self, stop: str) -> frozenset[int]:
+        """The tokens that can complete the stop text; only behind them the text is looked at."""
+        if stop[-1] not in self._tokens_with:
+            texts = self.lm.tokenizer.batch_decode([[i] for i in range(len(self.lm.tokenizer))])
+            self._tokens_with[stop[-1]] = frozenset(i for i, text in enumerate(texts) if stop[-1] in text)
+        return self._tokens_with[stop[-1]]
 
     def _stopped(self, ids: list[int], stop: str) -> bool:
         return stop in self.lm.decode(ids[-(len(stop) + 2) :])

@@ -254,10 +254,28 @@ def test_merged_puts_the_weights_back(dtype: torch.dtype, fail: bool, new_lm) ->
 def test_sampling_merges_the_active_adapter_only(new_lm, prompts: list[list[int]]) -> None:
     lm, seen = new_lm("judge", "other", noise=0.3), []
     layer = lm.causal_lm.model.layers[0].self_attn.q_proj
+    before = layer.get_base_layer().weight.detach().clone()
+
+    def look(_: int) -> None:
+        seen.append((list(layer.merged_adapters), torch.equal(layer.get_base_layer().weight, before)))
+
     for name in ("judge", "other", None):
         with lm.using(name):
-            Sampler(lm).generate([Request(prompts[0])], Sampling(1), 0, lambda n: seen.append(list(layer.merged_adapters)))
-    assert seen == [["judge"], ["other"], []]
+            Sampler(lm).generate([Request(prompts[0])], Sampling(1), 0, look)
+    assert seen == [(["judge"], False), (["other"], False), ([], True)]  # the bare base samples from the very weights
+
+
+def test_sampling_in_another_type(new_lm, prompts: list[list[int]], endless: list[list[int]]) -> None:
+    lm, seen = new_lm("judge", noise=0.2), set()
+    lm.sampling_dtype = torch.bfloat16
+    before = weights(lm)
+    with lm.using(None):
+        results = Sampler(lm, 4).generate([Request(ids) for ids in prompts], Sampling(2, 0), 0,
+                                          progress=lambda n: seen.update(p.dtype for p in lm.model.parameters()))
+    assert seen == {torch.bfloat16}
+    after = weights(lm)
+    assert all(torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items())
+    assert sum(row[0] == expected[0] for row, expected in zip(ids_of(results), endless, strict=True)) >= 5  # rounding aside
 
 
 def test_a_failed_generation_puts_the_weights_back(new_lm, prompts: list[list[int]]) -> None:

@@ -8,6 +8,9 @@ import pytest
 
 from minisw.problems import arithmetic
 from minisw.problems.arithmetic import (
+    ADDITIVE,
+    ADDITIVE_KINDS,
+    SMALLEST,
     SPLITS,
     TOP,
     Story,
@@ -26,8 +29,10 @@ from minisw.records import Problem
 
 @pytest.fixture(scope="module")
 def stories() -> list[Story]:
+    """Stories as the base reads them, and the harder ones of the splits."""
     rng = random.Random(1)
-    return [make_story(rng, rng.randint(1, 8), TOP) for _ in range(600)]
+    easy = [make_story(rng, rng.randint(1, 8), TOP) for _ in range(400)]
+    return easy + [make_story(rng, rng.randint(2, 8), TOP, SMALLEST, ADDITIVE) for _ in range(200)]
 
 
 def problem_of(story: Story) -> Problem:
@@ -71,6 +76,14 @@ def test_many_kinds_occur(stories: list[Story]) -> None:
     assert any(len(fact.equations) == 2 for story in stories for fact in story.facts)
 
 
+def test_harder_stories() -> None:
+    rng = random.Random(2)
+    facts = [fact for _ in range(200) for fact in make_story(rng, 5, TOP, 100, 0.7).facts]
+    additive = [fact for fact in facts if fact.kind in ADDITIVE_KINDS]
+    assert all(fact.equations[0][2] >= 100 for fact in additive)
+    assert len(additive) > 0.4 * len(facts)
+
+
 def test_number_of_steps() -> None:
     rng = random.Random(3)
     assert all(len(make_story(rng, steps).facts) == steps for steps in range(1, 9))
@@ -82,12 +95,12 @@ def test_number_of_steps() -> None:
 def test_splits_are_seeded_and_disjoint() -> None:
     by_split = {split: load_split(split, 120) for split in SPLITS}
     for split, problems in by_split.items():
-        low, high = SPLITS[split][1:]
+        lengths = set(SPLITS[split][1])
         assert problems == load_split(split, 120)
         assert problems[:40] == load_split(split, 40)
         assert problems != load_split(split, 120, seed=1)
         assert all(split_of(problem.question) == split for problem in problems)
-        assert all(low <= len(problem.reference) <= high for problem in problems)
+        assert {len(problem.reference) for problem in problems} == lengths
         assert all(problem.answer == str(problem.reference[-1]) for problem in problems)
         assert len({problem.id for problem in problems}) == 120
     texts = [problem.question for problems in by_split.values() for problem in problems]
