@@ -105,13 +105,13 @@ class SegmentKnobs:
 
     teacher: Literal["rules", "prompted"] = "rules"
     """Who segments the SFT texts: the world's own rules, or the chat model itself, prompted."""
-    samples: int = 1
+    samples: int = 2
     """Solutions sampled a problem; the wrong ones are dropped (the paper samples 16)."""
     keep: int = 1
     """Right solutions kept a problem, at most (the paper keeps 4)."""
     tries: int = 1
     """Segmentations asked of the teacher for each solution (the paper asks 8)."""
-    training: Training = Training(lr=1e-3, epochs=3, batch=16)
+    training: Training = Training(lr=2e-3, epochs=5, batch=6)
     max_new_tokens: int = 300
     """Longest solution, in tokens."""
 
@@ -146,7 +146,7 @@ class JudgeKnobs:
     """How many of them may be used to keep the base's own well-judged analyses that teach the format."""
     format_samples: int = 4
     """Analyses sampled for each of those."""
-    format_training: Training = Training(lr=1e-3, epochs=3, batch=16)
+    format_training: Training = Training(lr=2e-3, epochs=5, batch=6)
     steps: int = 30
     """GRPO steps (the paper takes 800)."""
     prompts: int = 16
