@@ -128,7 +128,7 @@ class AnnotateKnobs:
     """M: completions from every boundary."""
     max_solutions: int = 200
     """Solutions annotated in all."""
-    rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_ratio"
+    rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_effective"
     """Which label rule trains the judges. All three are derived and measured."""
     alpha: float = 0.4
     """alpha of rel_effective (0.4 in the paper at 1.5B)."""
