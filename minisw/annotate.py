@@ -145,7 +145,7 @@ def run_stage(run: Run) -> None:
     run.require(POLICY, run.folder / "segment")
     metrics: dict = {"rules": [], "agreement": []}
     before = run.sampler.tokens
-    for split, count, share in (("train", run.recipe.problems.train, 1.0), ("validation", run.recipe.problems.validation, 0.25)):
+    for split, count, share in (("train", run.recipe.problems.train, 1.0), ("validation", run.recipe.problems.validation, 0.3)):
         problems = world.load(split, count, run.seed)
         by_id = {p.id: p for p in problems}
         with lm.using(POLICY):

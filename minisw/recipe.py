@@ -83,7 +83,7 @@ class ProblemKnobs:
     """Problems whose labels choose the baseline's knobs and the judge's checkpoint."""
     test: int = 200
     """Problems that only measure."""
-    hard: int = 50
+    hard: int = 40
     """Problems of the longer, harder test (0 for none; the embedded world has one)."""
 
 
@@ -122,11 +122,11 @@ class AnnotateKnobs:
 
     samples: int = 4
     """Solutions a problem at temperature 1 (the paper samples 16)."""
-    keep: int = 2
+    keep: int = 3
     """Solutions annotated a problem, at most: half of them right where that can be."""
     branches: int = 16
     """M: completions from every boundary."""
-    max_solutions: int = 200
+    max_solutions: int = 130
     """Solutions annotated in all."""
     rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_effective"
     """Which label rule trains the judges. All three are derived and measured."""
@@ -144,9 +144,9 @@ class JudgeKnobs:
     """Labels the judge and the classifier may use, balanced half and half."""
     format_labels: int = 48
     """How many of them may be used to keep the base's own well-judged analyses that teach the format."""
-    format_samples: int = 4
+    format_samples: int = 2
     """Analyses sampled for each of those."""
-    format_training: Training = Training(lr=2e-3, epochs=5, batch=6)
+    format_training: Training = Training(lr=1e-3, epochs=2, batch=8)
     steps: int = 30
     """GRPO steps (the paper takes 800)."""
     prompts: int = 16
@@ -179,9 +179,9 @@ class ClassifierKnobs:
 
     lrs: tuple[float, ...] = (1e-3, 3e-3)
     """Learning rates tried."""
-    epochs: int = 6
+    epochs: int = 8
     """Longest training; every second epoch is measured on validation and the best kept."""
-    batch: int = 32
+    batch: int = 16
     """Examples a step."""
 
 
@@ -191,7 +191,7 @@ class EvaluateKnobs:
 
     source: Literal["exact", "processbench"] = "exact"
     """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
-    solutions: int = 200
+    solutions: int = 150
     """Solutions judged."""
     resamples: int = 1000
     """Bootstrap resamples of an interval."""
@@ -201,7 +201,7 @@ class EvaluateKnobs:
 class SearchKnobs:
     """Stage 5, StepWiser §4.4."""
 
-    problems: int = 120
+    problems: int = 100
     """Test problems searched."""
     tries: int = 5
     """Tries a chunk; after them the last is kept."""
@@ -209,7 +209,7 @@ class SearchKnobs:
     """Chunks a solution, at most."""
     max_chunk_tokens: int = 80
     """Longest chunk, in tokens."""
-    votes: int = 16
+    votes: int = 12
     """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many count."""
 
 

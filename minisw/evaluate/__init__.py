@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from minisw import stats
@@ -108,13 +109,14 @@ def run_stage(run: Run) -> None:
         run.require(name, run.folder / "judge")
     items = load_items(run)
     micro = recipe.model.micro_tokens
+    threshold = json.loads((run.folder / "classifier" / "metrics.json").read_text(encoding="utf-8"))["threshold"]
 
     def generative(adapter: str | None, name: str, votes: int = 1) -> GenerativeJudge:
         return GenerativeJudge(lm, run.sampler, run.world.prompts, adapter, recipe.judge.max_new_tokens, micro, name,
                                recipe.judge.temperature if votes > 1 else 0.0, votes)
 
     judges = {"always": AlwaysPositive(), "untrained": generative(None, "untrained judge"),
-              "classifier": DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro),
+              "classifier": DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro, threshold),
               "start": generative(START, "judge before GRPO"), "judge": generative(JUDGE, "judge after GRPO")}
     if recipe.judge.votes > 1:
         judges["vote"] = generative(JUDGE, f"judge after GRPO, majority of {recipe.judge.votes}", recipe.judge.votes)
@@ -139,8 +141,6 @@ def run_stage(run: Run) -> None:
 
 def run_labels(run: Run) -> dict[str, int]:
     """Labels each judge was trained with."""
-    import json
-
     metrics = json.loads((run.folder / "judge" / "metrics.json").read_text(encoding="utf-8"))
     full, first = metrics["format"]["labels"], metrics["format"]["format_labels"]
     used = {"classifier": full, "start": first, "judge": full, "vote": full}
