@@ -83,7 +83,7 @@ class ProblemKnobs:
     """Problems whose labels choose the baseline's knobs and the judge's checkpoint."""
     test: int = 200
     """Problems that only measure."""
-    hard: int = 40
+    hard: int = 24
     """Problems of the longer, harder test (0 for none; the embedded world has one)."""
 
 
@@ -126,7 +126,7 @@ class AnnotateKnobs:
     """Solutions annotated a problem, at most: half of them right where that can be."""
     branches: int = 16
     """M: completions from every boundary."""
-    max_solutions: int = 130
+    max_solutions: int = 110
     """Solutions annotated in all."""
     rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_effective"
     """Which label rule trains the judges. All three are derived and measured."""
@@ -147,7 +147,7 @@ class JudgeKnobs:
     format_samples: int = 2
     """Analyses sampled for each of those."""
     format_training: Training = Training(lr=1e-3, epochs=2, batch=8)
-    steps: int = 30
+    steps: int = 26
     """GRPO steps (the paper takes 800)."""
     prompts: int = 16
     """Prompts a step (the paper takes 1024)."""
@@ -191,7 +191,7 @@ class EvaluateKnobs:
 
     source: Literal["exact", "processbench"] = "exact"
     """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
-    solutions: int = 150
+    solutions: int = 120
     """Solutions judged."""
     resamples: int = 1000
     """Bootstrap resamples of an interval."""
@@ -201,7 +201,7 @@ class EvaluateKnobs:
 class SearchKnobs:
     """Stage 5, StepWiser §4.4."""
 
-    problems: int = 100
+    problems: int = 80
     """Test problems searched."""
     tries: int = 5
     """Tries a chunk; after them the last is kept."""
@@ -209,7 +209,7 @@ class SearchKnobs:
     """Chunks a solution, at most."""
     max_chunk_tokens: int = 80
     """Longest chunk, in tokens."""
-    votes: int = 12
+    votes: int = 8
     """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many count."""
 
 

@@ -168,8 +168,10 @@ def search_split(run: Run, problems: Sequence[Problem], judge: GenerativeJudge, 
     if not short:
         methods["random rejection"] = run.records(folder / "random.jsonl", Answer, "random rejection", n, lambda tick: chunk_reset(
             lm, sampler, world, problems, RandomReject(rate), knobs, "random rejection", run.seed_of("random"), tick)[0])
-        most = max(1, round(budget / max(1.0, stats.mean([s.tokens for s in samples]))))
-        candidates = [g[: min(most, knobs.votes)] for g in groups]
+        # what one judged sample costs, from the judgments already made; a few more than fit on average are scored
+        a_judgment = sum(a.judge_tokens for a in reset) / max(1, len(flat(tries)))
+        a_sample = stats.mean([s.tokens + a_judgment * len(s.chunks) for s in samples])
+        candidates = [g[: min(knobs.votes, int(budget / a_sample) + 2)] for g in groups]
         methods["best of N by the judge, same tokens"] = run.records(
             folder / "best-of-n.jsonl", Answer, "best of N", sum(len(s.chunks) for c in candidates for s in c),
             lambda tick: best_of_n(judge, questions, candidates, budget, run.seed_of("best-of-n"), tick))

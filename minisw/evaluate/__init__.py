@@ -149,11 +149,9 @@ def run_labels(run: Run) -> dict[str, int]:
 
 def judge_items(run: Run, key: str, judge, items: Sequence[BenchItem]) -> list[list[Judgment]]:
     """Judgments of every step of every item; from the file where it is there."""
-    from minisw.judges.generative import GenerativeJudge
-
     path = run.folder / "evaluate" / f"{key}.jsonl"
     steps = flat([item.steps() for item in items])
-    extra = {"probabilities": True} if isinstance(judge, GenerativeJudge) else {}
+    extra = {"probabilities": True} if key == "judge" else {}  # one more forward over all of it: for the judge in question
     flat_judgments = run.records(path, Judgment, judge.name, len(steps) * getattr(judge, "votes", 1),
                                  lambda tick: judge.judge(steps, run.seed_of(f"evaluate-{key}"), tick, **extra))
     out, at = [], 0
