@@ -14,12 +14,15 @@ from minisw.answers import final_answer, verify
 from minisw.model import LanguageModel
 from minisw.problems import World
 from minisw.recipe import AnnotateKnobs
-from minisw.records import AnnotatedSolution, LabelledStep, Problem, Solution, write_json
+from minisw.records import AnnotatedSolution, LabelledStep, Problem, Solution, read_jsonl, write_json
 from minisw.rollout import Request, Sampler, Sampling
 from minisw.runs import Run
-from minisw.segment import POLICY, flat, mistakes, sample_solutions, tag
+from minisw.segment import POLICY, TAG_TOKENS, flat, mistakes, sample_solutions, tag
 
-# --- the label rules: Q of every boundary in, one label a chunk out --------------------------------------------------------
+RULES = ("abs_q", "rel_effective", "rel_ratio")
+VALIDATION_SHARE = 0.3  # solutions annotated for validation, as a share of those for training
+
+# --- the label rules: Q of every boundary in, one label a chunk out --------------------------------------------------
 
 
 def abs_q(q: Sequence[float]) -> list[bool]:
@@ -50,7 +53,11 @@ def labelled_steps(annotated: Sequence[AnnotatedSolution], questions: dict[str, 
     steps = []
     for number, solution in enumerate(annotated):
         for i, label in enumerate(labels_of(solution.q, knobs)):
-            steps.append(LabelledStep(solution.problem_id, questions[solution.problem_id], solution.chunks[:i], solution.chunks[i], label, number))
+            steps.append(
+                LabelledStep(
+                    solution.problem_id, questions[solution.problem_id], solution.chunks[:i], solution.chunks[i], label, number
+                )
+            )
             if not label:
                 break
     return steps
@@ -66,7 +73,7 @@ def balanced(steps: Sequence[LabelledStep], count: int, seed: int) -> list[Label
     return [side[i] for i in range(half) for side in sides]
 
 
-# --- Monte-Carlo values ------------------------------------------------------------------------------------------------------
+# --- Monte-Carlo values ----------------------------------------------------------------------------------------------
 
 
 def choose(groups: Sequence[Sequence[Solution]], keep: int, most: int) -> list[Solution]:
@@ -77,13 +84,22 @@ def choose(groups: Sequence[Sequence[Solution]], keep: int, most: int) -> list[S
         wrong, right = [s for s in usable if not s.correct], [s for s in usable if s.correct]
         if not wrong or not right:
             continue
-        turn = [s for pair in zip(wrong, right, strict=False) for s in pair] + wrong[len(right):] + right[len(wrong):]
+        turn = [s for pair in zip(wrong, right, strict=False) for s in pair] + wrong[len(right) :] + right[len(wrong) :]
         chosen += turn[:keep]
     return chosen[:most]
 
 
-def annotate(lm: LanguageModel, sampler: Sampler, world: World, solutions: Sequence[Solution], problems: dict[str, Problem], m: int,
-             max_new_tokens: int, seed: int, progress=None) -> list[AnnotatedSolution]:
+def annotate(
+    lm: LanguageModel,
+    sampler: Sampler,
+    world: World,
+    solutions: Sequence[Solution],
+    problems: dict[str, Problem],
+    m: int,
+    max_new_tokens: int,
+    seed: int,
+    progress=None,
+) -> list[AnnotatedSolution]:
     """Monte-Carlo values of every boundary, by the active adapter (the segmented policy).
 
     One prefill of a solution serves all its boundaries and all M branches of each (see rollout.py). Its tokens are encoded
@@ -101,7 +117,7 @@ def annotate(lm: LanguageModel, sampler: Sampler, world: World, solutions: Seque
     results = sampler.generate(requests, Sampling(max_new_tokens), seed, progress)
     first = dict(zip(ids, results, strict=False))
     annotated = []
-    for s, group in zip(solutions, results[len(ids):], strict=True):
+    for s, group in zip(solutions, results[len(ids) :], strict=True):
         gold, hits = problems[s.problem_id].answer, []
         for i in range(len(s.chunks)):
             branch = first[s.problem_id] if i == 0 else group[(i - 1) * m : i * m]
@@ -111,15 +127,17 @@ def annotate(lm: LanguageModel, sampler: Sampler, world: World, solutions: Seque
     return annotated
 
 
-# --- how noisy the labels are --------------------------------------------------------------------------------------------------
+# --- how noisy the labels are ----------------------------------------------------------------------------------------
 
 
-def agreement(world: World, annotated: Sequence[AnnotatedSolution], problems: dict[str, Problem], knobs: AnnotateKnobs) -> list[dict]:
+def agreement(
+    world: World, annotated: Sequence[AnnotatedSolution], problems: dict[str, Problem], knobs: AnnotateKnobs
+) -> list[dict]:
     """Agreement of each rule's labels with the exact ones as M grows, on the chunks up to the first exact error."""
     rows = []
     m = 1
     while m <= knobs.branches:
-        for rule in ("abs_q", "rel_effective", "rel_ratio"):
+        for rule in RULES:
             pairs = []
             for s in annotated:
                 exact = world.exact_labels(problems[s.problem_id], s.chunks)
@@ -127,56 +145,86 @@ def agreement(world: World, annotated: Sequence[AnnotatedSolution], problems: di
                 upto = exact.index(False) + 1 if False in exact else len(exact)
                 pairs += list(zip(labels_of(q, knobs, rule), exact, strict=True))[:upto]
             rates = [stats.mean([label == truth for label, truth in pairs if truth is side]) for side in (True, False)]
-            rows.append({"rule": rule, "m": m, "agreement": stats.mean([a == b for a, b in pairs]),
-                         "balanced_agreement": stats.mean(rates), "exact_positive_called_positive": rates[0],
-                         "exact_negative_called_negative": rates[1]})
+            rows.append(
+                {
+                    "rule": rule,
+                    "m": m,
+                    "agreement": stats.mean([a == b for a, b in pairs]),
+                    "balanced_agreement": stats.mean(rates),
+                    "exact_positive_called_positive": rates[0],
+                    "exact_negative_called_negative": rates[1],
+                }
+            )
         m *= 2
     return rows
 
 
-# --- the stage -------------------------------------------------------------------------------------------------------------------
+# --- the stage -------------------------------------------------------------------------------------------------------
 
 
 def run_stage(run: Run) -> None:
     """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution) and metrics.json."""
-    knobs, world, lm = run.recipe.annotate, run.world, run.lm
-    folder = run.folder / "annotate"
-    longest = run.recipe.segment.max_new_tokens + 60
+    knobs, world, before = run.recipe.annotate, run.world, run.sampler.tokens
     run.require(POLICY, run.folder / "segment")
-    metrics: dict = {"rules": [], "agreement": []}
-    before = run.sampler.tokens
-    for split, count, share in (("train", run.recipe.problems.train, 1.0), ("validation", run.recipe.problems.validation, 0.3)):
-        problems = world.load(split, count, run.seed)
-        by_id = {p.id: p for p in problems}
-        with lm.using(POLICY):
-            drawn = run.records(folder / f"{split}-solutions.jsonl", Solution, f"{split}: solutions", count * knobs.samples, lambda tick: flat(
-                sample_solutions(lm, run.sampler, world, problems, knobs.samples, run.seed_of(f"annotate-{split}"), longest, True, tick)))  # noqa: B023
-            groups = [drawn[i : i + knobs.samples] for i in range(0, len(drawn), knobs.samples)]
-            chosen = choose(groups, knobs.keep, max(2, int(knobs.max_solutions * share)))
-            boundaries = sum(len(s.chunks) - 1 for s in chosen) + len({s.problem_id for s in chosen})
-            annotated = run.records(folder / f"{split}.jsonl", AnnotatedSolution, f"{split}: rollouts", boundaries * knobs.branches,
-                                    lambda tick: annotate(lm, run.sampler, world, chosen, by_id, knobs.branches, longest,  # noqa: B023
-                                                          run.seed_of(f"rollouts-{split}"), tick))  # noqa: B023
-        if split == "train":
-            metrics |= {"solutions": len(annotated), "steps": sum(len(s.chunks) for s in annotated), "drawn": len(drawn),
-                        "drawn_accuracy": stats.mean([s.correct for s in drawn]),
-                        "problems_kept": len({s.problem_id for s in annotated}), "exact_positive": None, "mistakes": {}}
-            for rule in ("abs_q", "rel_effective", "rel_ratio"):
-                metrics["rules"].append({"rule": rule, "positives": stats.mean(flat([labels_of(s.q, knobs, rule) for s in annotated]))})
-            if world.exact_labels:
-                exact = [world.exact_labels(by_id[s.problem_id], s.chunks) for s in drawn]
-                # chunks up to the first error: those behind it are neither right nor wrong by themselves
-                metrics["exact_positive"] = 1 - sum(False in e for e in exact) / max(1, sum(e.index(False) + 1 if False in e else len(e) for e in exact))
-                metrics["mistakes"] = mistakes(world, by_id, drawn)
-                metrics["agreement"] = agreement(world, annotated, by_id, knobs)
-    metrics["tokens"] = run.sampler.tokens - before
-    write_json(folder / "metrics.json", metrics)
+    problems = world.load("train", run.recipe.problems.train, run.seed)
+    by_id = {p.id: p for p in problems}
+    drawn, annotated = annotate_split(run, "train", problems, knobs.max_solutions)
+    held_out = world.load("validation", run.recipe.problems.validation, run.seed)
+    annotate_split(run, "validation", held_out, max(2, int(knobs.max_solutions * VALIDATION_SHARE)))
+    metrics = {
+        "solutions": len(annotated),
+        "steps": sum(len(s.chunks) for s in annotated),
+        "drawn": len(drawn),
+        "drawn_accuracy": stats.mean([s.correct for s in drawn]),
+        "problems_kept": len({s.problem_id for s in annotated}),
+        "rules": [
+            {"rule": rule, "positives": stats.mean(flat([labels_of(s.q, knobs, rule) for s in annotated]))} for rule in RULES
+        ],
+        "agreement": [],
+        "exact_positive": None,
+        "mistakes": {},
+        "tokens": run.sampler.tokens - before,
+    }
+    if world.exact_labels:
+        exact = [world.exact_labels(by_id[s.problem_id], s.chunks) for s in drawn]
+        # chunks up to the first error: those behind it are neither right nor wrong by themselves
+        judged = sum(e.index(False) + 1 if False in e else len(e) for e in exact)
+        metrics["exact_positive"] = 1 - sum(False in e for e in exact) / max(1, judged)
+        metrics["mistakes"] = mistakes(world, by_id, drawn)
+        metrics["agreement"] = agreement(world, annotated, by_id, knobs)
+    write_json(run.folder / "annotate" / "metrics.json", metrics)
+
+
+def annotate_split(
+    run: Run, split: str, problems: Sequence[Problem], most: int
+) -> tuple[list[Solution], list[AnnotatedSolution]]:
+    """Draw solutions of one split, choose which to annotate, and annotate them: both lists, from their files where they are."""
+    knobs, folder, lm = run.recipe.annotate, run.folder / "annotate", run.lm
+    longest = run.recipe.segment.max_new_tokens + TAG_TOKENS
+    by_id = {p.id: p for p in problems}
+
+    def draw(tick) -> list[Solution]:
+        seed = run.seed_of(f"annotate-{split}")
+        return flat(sample_solutions(lm, run.sampler, run.world, problems, knobs.samples, seed, longest, True, tick))
+
+    def label(tick) -> list[AnnotatedSolution]:
+        seed = run.seed_of(f"rollouts-{split}")
+        return annotate(lm, run.sampler, run.world, chosen, by_id, knobs.branches, longest, seed, tick)
+
+    with lm.using(POLICY):
+        path = folder / f"{split}-solutions.jsonl"
+        drawn = run.records(path, Solution, f"{split}: solutions", len(problems) * knobs.samples, draw)
+        chosen = choose([drawn[i : i + knobs.samples] for i in range(0, len(drawn), knobs.samples)], knobs.keep, most)
+        boundaries = sum(len(s.chunks) - 1 for s in chosen) + len({s.problem_id for s in chosen})
+        path = folder / f"{split}.jsonl"
+        annotated = run.records(path, AnnotatedSolution, f"{split}: rollouts", boundaries * knobs.branches, label)
+    return drawn, annotated
 
 
 def load_steps(run: Run, split: str) -> list[LabelledStep]:
     """The labelled steps of a split, by the recipe's rule."""
-    from minisw.records import read_jsonl
-
     count = run.recipe.problems.train if split == "train" else run.recipe.problems.validation
     questions = {p.id: p.question for p in run.world.load(split, count, run.seed)}
-    return labelled_steps(read_jsonl(run.folder / "annotate" / f"{split}.jsonl", AnnotatedSolution), questions, run.recipe.annotate)
+    return labelled_steps(
+        read_jsonl(run.folder / "annotate" / f"{split}.jsonl", AnnotatedSolution), questions, run.recipe.annotate
+    )

@@ -15,7 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 
-def save(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, cursor: int, metrics: list[dict]) -> None:
+def save(
+    path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, cursor: int, metrics: list[dict]
+) -> None:
     """Write the file whole, then put it in place: a kill leaves the old one or the new one."""
     tensors = {}
     for name, parameter in parameters.items():

@@ -1,6 +1,6 @@
 """Each claim of the papers against what was measured.
 
-    python -m minisw.claims data/results/tiny/seed-*      one table over several runs: mean over seeds and its 95% interval
+python -m minisw.claims data/results/tiny/seed-*      one table over several runs: mean over seeds and its 95% interval
 """
 
 from __future__ import annotations
@@ -19,21 +19,54 @@ T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 # id: (claim, source, figure of the paper as a difference or ratio, what it is measured against)
 CLAIMS: dict[str, tuple[str, str, float | None, str]] = {
-    "segment-fewer-chunks": ("self-segmented solutions have fewer chunks (ratio)", "StepWiser §3.1, Table 1: 9.6 → 6.0 at 1.5B", 6.0 / 9.6,
-                             "the same solutions split at blank lines"),
-    "segment-keeps-accuracy": ("learning to segment leaves accuracy as it was (difference)", "StepWiser Table 4: 44.2 → 44.7 at 1.5B", 0.005,
-                               "the base on the same problems"),
-    "judge-beats-classifier": ("the judge that reasons beats the classifier trained on the same labels (first-error F1)",
-                               "StepWiser Table 5, 1.5B: 36.2 − 24.1 (Rel-Ratio), 36.1 − 27.2 (Abs-Q)", None, "classifier, tuned on validation"),
-    "grpo-beats-untrained": ("GRPO makes the judge better than the untrained one (first-error F1)", "StepWiser §3.3", None, "the untrained base"),
-    "grpo-beats-its-start": ("GRPO makes the judge better than SFT on its own filtered analyses (first-error F1)",
-                             "StepWiser Table 5, 1.5B, Rel-Ratio: 36.2 − 23.1 (RS-FT)", 0.131, "the judge before GRPO, once its format was taught"),
-    "tenth-of-labels": ("the judge with a tenth of the labels beats the classifier with all of them (F1)",
-                        "ThinkPRM, 14B, at 1% of the labels: about +9 (binary F1)", 0.09, "classifier with all labels"),
-    "search-beats-sampling": ("chunk-reset with the judge beats plain sampling (accuracy)", "StepWiser Table 7, 1.5B: 31.2 → 36.9", 0.057,
-                              "one plain sample"),
-    "search-beats-random-rejection": ("chunk-reset with the judge beats rejecting at random at the judge's rate (accuracy)",
-                                      "asked for by reviewers of StepWiser", None, "random rejection at the judge's own rate"),
+    "segment-fewer-chunks": (
+        "self-segmented solutions have fewer chunks (ratio)",
+        "StepWiser §3.1, Table 1: 9.6 → 6.0 at 1.5B",
+        6.0 / 9.6,
+        "the same solutions split at blank lines",
+    ),
+    "segment-keeps-accuracy": (
+        "learning to segment leaves accuracy as it was (difference)",
+        "StepWiser Table 4: 44.2 → 44.7 at 1.5B",
+        0.005,
+        "the base on the same problems",
+    ),
+    "judge-beats-classifier": (
+        "the judge that reasons beats the classifier trained on the same labels (first-error F1)",
+        "StepWiser Table 5, 1.5B: 36.2 − 24.1 (Rel-Ratio), 36.1 − 27.2 (Abs-Q)",
+        None,
+        "classifier, tuned on validation",
+    ),
+    "grpo-beats-untrained": (
+        "GRPO makes the judge better than the untrained one (first-error F1)",
+        "StepWiser §3.3",
+        None,
+        "the untrained base",
+    ),
+    "grpo-beats-its-start": (
+        "GRPO makes the judge better than SFT on its own filtered analyses (first-error F1)",
+        "StepWiser Table 5, 1.5B, Rel-Ratio: 36.2 − 23.1 (RS-FT)",
+        0.131,
+        "the judge before GRPO, once its format was taught",
+    ),
+    "tenth-of-labels": (
+        "the judge with a tenth of the labels beats the classifier with all of them (F1)",
+        "ThinkPRM, 14B, at 1% of the labels: about +9 (binary F1)",
+        0.09,
+        "classifier with all labels",
+    ),
+    "search-beats-sampling": (
+        "chunk-reset with the judge beats plain sampling (accuracy)",
+        "StepWiser Table 7, 1.5B: 31.2 → 36.9",
+        0.057,
+        "one plain sample",
+    ),
+    "search-beats-random-rejection": (
+        "chunk-reset with the judge beats rejecting at random at the judge's rate (accuracy)",
+        "asked for by reviewers of StepWiser",
+        None,
+        "random rejection at the judge's own rate",
+    ),
 }
 PAPER_BY_RULE = {"rel_ratio": 0.121, "abs_q": 0.089, "rel_effective": 0.056}  # judge − classifier at 1.5B, Table 5
 
@@ -68,8 +101,12 @@ def collect_claims(run: Run) -> list[Claim]:
         "segment-fewer-chunks": (segment.get("ratio"), segment.get("ratio_interval")),
         "segment-keeps-accuracy": (segment.get("difference"), segment.get("difference_interval")),
     }
-    for name, key in (("judge-beats-classifier", "judge-classifier"), ("grpo-beats-untrained", "judge-untrained"),
-                      ("grpo-beats-its-start", "judge-start"), ("tenth-of-labels", "tenth-classifier")):
+    for name, key in (
+        ("judge-beats-classifier", "judge-classifier"),
+        ("grpo-beats-untrained", "judge-untrained"),
+        ("grpo-beats-its-start", "judge-start"),
+        ("tenth-of-labels", "tenth-classifier"),
+    ):
         entry = evaluate.get("differences", {}).get(key, {})
         found[name] = (entry.get("measured"), entry.get("interval"))
     for name, key in (("search-beats-sampling", "difference"), ("search-beats-random-rejection", "random_difference")):
@@ -105,8 +142,15 @@ def over_seeds(folders: Sequence[Path]) -> list[dict]:
             spread = math.sqrt(sum((v - middle) ** 2 for v in values) / (len(values) - 1) / len(values))
             half = T_QUANTILES[min(len(values) - 2, 8)] * spread
             interval = (middle - half, middle + half)
-        rows.append({**first, "measured": stats.mean(values) if values else None, "interval": interval, "each": values,
-                     "holds": holds(name, interval)})
+        rows.append(
+            {
+                **first,
+                "measured": stats.mean(values) if values else None,
+                "interval": interval,
+                "each": values,
+                "holds": holds(name, interval),
+            }
+        )
     return rows
 
 
@@ -127,8 +171,14 @@ def main() -> None:
     table = Table("claim", "paper", "mean", "95% of the mean", "each run", "")
     for row in rows:
         interval = "–" if row["interval"] is None else f"{row['interval'][0]:+.3f} … {row['interval'][1]:+.3f}"
-        table.add_row(row["id"], "–" if row["paper"] is None else f"{row['paper']:+.3f}", "–" if row["measured"] is None else f"{row['measured']:+.3f}",
-                      interval, "  ".join(f"{v:+.3f}" for v in row["each"]), {True: "holds", False: "does not hold", None: "not tested"}[row["holds"]])
+        table.add_row(
+            row["id"],
+            "–" if row["paper"] is None else f"{row['paper']:+.3f}",
+            "–" if row["measured"] is None else f"{row['measured']:+.3f}",
+            interval,
+            "  ".join(f"{v:+.3f}" for v in row["each"]),
+            {True: "holds", False: "does not hold", None: "not tested"}[row["holds"]],
+        )
     Console(width=150).print(table)
 
 

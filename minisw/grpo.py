@@ -44,9 +44,20 @@ class Episode:
     finished: bool
 
 
-def train_grpo(lm: LanguageModel, adapter: str, prompts: Sequence[list[int]], reward: Reward, knobs: JudgeKnobs, sampler: Sampler,
-               micro_tokens: int, seed: int, checkpoint: Path | None = None, warn: Callable[[str], None] = print,
-               progress: Callable[[int, dict], None] | None = None, save_every: int = 5) -> list[dict]:
+def train_grpo(
+    lm: LanguageModel,
+    adapter: str,
+    prompts: Sequence[list[int]],
+    reward: Reward,
+    knobs: JudgeKnobs,
+    sampler: Sampler,
+    micro_tokens: int,
+    seed: int,
+    checkpoint: Path | None = None,
+    warn: Callable[[str], None] = print,
+    progress: Callable[[int, dict], None] | None = None,
+    save_every: int = 5,
+) -> list[dict]:
     """Train `adapter` on `prompts` (token ids) by GRPO, in place; returns one dict of metrics a step.
 
     With `checkpoint`, a killed training goes on from the last saved step with the same numbers as one that was not killed.
@@ -87,8 +98,9 @@ def prompts_of_step(count: int, batch: int, step: int, seed: int) -> list[int]:
     return chosen
 
 
-def collect(prompts: Sequence[list[int]], chosen: Sequence[int], reward: Reward, knobs: JudgeKnobs, sampler: Sampler, seed: int
-            ) -> tuple[list[Episode], dict]:
+def collect(
+    prompts: Sequence[list[int]], chosen: Sequence[int], reward: Reward, knobs: JudgeKnobs, sampler: Sampler, seed: int
+) -> tuple[list[Episode], dict]:
     """Sample a group for each chosen prompt, reward it, and turn rewards into advantages (reward − mean) / std."""
     sampling = Sampling(knobs.max_new_tokens, knobs.temperature)
     groups = sampler.generate([Request(prompts[i], knobs.group) for i in chosen], sampling, seed)
@@ -100,8 +112,10 @@ def collect(prompts: Sequence[list[int]], chosen: Sequence[int], reward: Reward,
         std = spread.square().mean().sqrt()
         stds.append(std.item())
         advantages = spread / (std + 1e-4)
-        episodes += [Episode(Example(prompts[index], c.ids), r.item(), a.item(), c.finished)
-                     for c, r, a in zip(group, rewards, advantages, strict=True)]
+        episodes += [
+            Episode(Example(prompts[index], c.ids), r.item(), a.item(), c.finished)
+            for c, r, a in zip(group, rewards, advantages, strict=True)
+        ]
     lengths = [len(e.example.completion) for e in episodes]
     return episodes, {
         "reward": sum(e.reward for e in episodes) / len(episodes),
@@ -113,13 +127,22 @@ def collect(prompts: Sequence[list[int]], chosen: Sequence[int], reward: Reward,
     }
 
 
-def update(lm: LanguageModel, episodes: Sequence[Episode], parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer,
-           knobs: JudgeKnobs, micro_tokens: int, reference: dict[str, torch.Tensor]) -> dict:
+def update(
+    lm: LanguageModel,
+    episodes: Sequence[Episode],
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    knobs: JudgeKnobs,
+    micro_tokens: int,
+    reference: dict[str, torch.Tensor],
+) -> dict:
     """`knobs.updates` optimizer steps, each on its share of the episodes, with the clipped token loss."""
     share = -(-len(episodes) // knobs.updates)
     parts = [episodes[at : at + share] for at in range(0, len(episodes), share)]
     # the first part's old log-probabilities are those of its own training forward; later parts need theirs beforehand
-    old = [None] + [[token_logprobs_of(lm, batch, knobs) for _, batch in learning_batches(lm, part, micro_tokens)] for part in parts[1:]]
+    old = [None] + [
+        [token_logprobs_of(lm, batch, knobs) for _, batch in learning_batches(lm, part, micro_tokens)] for part in parts[1:]
+    ]
     sums: dict[str, float] = dict.fromkeys(("loss", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "kl"), 0.0)
     learnt, norms = 0, []
     for part, part_old in zip(parts, old, strict=True):
@@ -156,8 +179,10 @@ def update(lm: LanguageModel, episodes: Sequence[Episode], parameters: dict[str,
 def learning_batches(lm: LanguageModel, episodes: Sequence[Episode], micro_tokens: int) -> list[tuple[list[Episode], Batch]]:
     """Micro-batches of the episodes that can teach (advantage not zero)."""
     alive = [e for e in episodes if e.advantage != 0]
-    return [([alive[i] for i in rows], collate([alive[i].example for i in rows], lm.tokenizer.pad_token_id, lm.device))
-            for rows in micro_batches([len(e.example) for e in alive], micro_tokens)]
+    return [
+        ([alive[i] for i in rows], collate([alive[i].example for i in rows], lm.tokenizer.pad_token_id, lm.device))
+        for rows in micro_batches([len(e.example) for e in alive], micro_tokens)
+    ]
 
 
 @torch.no_grad()
@@ -188,10 +213,14 @@ def alarm(metrics: Sequence[dict], parameters: dict[str, torch.nn.Parameter], wa
         return metrics[step - 1]["completions/mean_length"] < 0.25 * first
 
     if stuck(step) and not any(map(stuck, range(5, step))):
-        warn(f"GRPO step {step}: for 5 steps over 95% of the groups had equal rewards, so almost nothing is learnt; "
-             "raise judge.group or judge.temperature, or check the labels")
+        warn(
+            f"GRPO step {step}: for 5 steps over 95% of the groups had equal rewards, so almost nothing is learnt; "
+            "raise judge.group or judge.temperature, or check the labels"
+        )
     if step == 3 and all(not p.any() for name, p in parameters.items() if "lora_B" in name):
         warn("GRPO step 3: LoRA B is still zero: no gradient reaches the adapter")
     if shrunk(step) and not any(map(shrunk, range(1, step))):
-        warn(f"GRPO step {step}: the analyses have shrunk from {first:.0f} to {metrics[-1]['completions/mean_length']:.0f} tokens: "
-             "the judge may have stopped reasoning")
+        warn(
+            f"GRPO step {step}: the analyses have shrunk from {first:.0f} tokens to "
+            f"{metrics[-1]['completions/mean_length']:.0f}: the judge may have stopped reasoning"
+        )

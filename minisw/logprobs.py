@@ -82,7 +82,8 @@ def token_logprobs(lm: LanguageModel, batch: Batch, temperature: float = 1.0) ->
         rows = max(1, BLOCK // head.weight.shape[0])
         parts = [
             checkpoint(_block, head, states[at : at + rows], targets[at : at + rows], temperature, use_reentrant=False)
-            for at in range(0, len(targets), rows)]
+            for at in range(0, len(targets), rows)
+        ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
@@ -94,7 +95,9 @@ def _block(head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, t
     return logp.gather(-1, targets[:, None])[:, 0], entropy
 
 
-def next_token_probabilities(lm: LanguageModel, prompts: Sequence[list[int]], tokens: Sequence[int], micro_tokens: int) -> torch.Tensor:
+def next_token_probabilities(
+    lm: LanguageModel, prompts: Sequence[list[int]], tokens: Sequence[int], micro_tokens: int
+) -> torch.Tensor:
     """Probabilities of `tokens` as the next token of every prompt, renormalised among them: [prompts, tokens]."""
     out = torch.zeros(len(prompts), len(tokens))
     model = lm.causal_lm

@@ -27,7 +27,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class LanguageModel:
     """A causal language model, its tokenizer, and the adapters on it."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer, autocast: torch.dtype | None = None, sampling_dtype: torch.dtype | None = None):
+    def __init__(
+        self, model: torch.nn.Module, tokenizer, autocast: torch.dtype | None = None, sampling_dtype: torch.dtype | None = None
+    ):
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.autocast_dtype, self.sampling_dtype = autocast, sampling_dtype
@@ -70,7 +72,9 @@ class LanguageModel:
     def new_adapter(self, name: str, lora: Lora, seed: int) -> None:
         """Put a fresh LoRA (B = 0, so it changes nothing yet) on all linear layers."""
         torch.manual_seed(seed)
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
         if isinstance(self.model, PeftModel):
             self.model.add_adapter(name, config)
         else:
@@ -206,16 +210,21 @@ def load_base(knobs: ModelKnobs) -> LanguageModel:
         from transformers import BitsAndBytesConfig
 
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
     named = {"gguf_file": knobs.gguf_file} if knobs.gguf_file else {}
     try:
         tokenizer = load_tokenizer(where, **named)
         model = AutoModelForCausalLM.from_pretrained(where, **options)
     except ImportError as error:
-        raise ValueError(f"loading {where!r} needs a package that is not installed: {str(error).strip().splitlines()[0]}") from None
+        raise ValueError(
+            f"loading {where!r} needs a package that is not installed: {str(error).strip().splitlines()[0]}"
+        ) from None
     except (OSError, ValueError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or ["unreadable"])[0]
-        raise ValueError(f"cannot load the model {where!r}: {first} Give --model.name a folder or a hub name that exists.") from None
+        raise ValueError(
+            f"cannot load the model {where!r}: {first} Give --model.name a folder or a hub name that exists."
+        ) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.chat_template:

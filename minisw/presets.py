@@ -23,13 +23,34 @@ TINY = Recipe()
 SMOKE = Recipe(
     preset="smoke",
     lora=Lora(rank=8, alpha=16),
-    model=ModelKnobs(name="Qwen/Qwen2.5-0.5B-Instruct", dtype="bf16", autocast="", sampling_dtype="", slots=32, prefill_tokens=4096, micro_tokens=1024),
+    model=ModelKnobs(
+        name="Qwen/Qwen2.5-0.5B-Instruct",
+        dtype="bf16",
+        autocast="",
+        sampling_dtype="",
+        slots=32,
+        prefill_tokens=4096,
+        micro_tokens=1024,
+    ),
     problems=ProblemKnobs(source="gsm8k", prompts="english", train=12, validation=4, test=6, hard=0),
-    segment=SegmentKnobs(teacher="prompted", samples=4, keep=2, tries=2, training=Training(lr=2e-4, epochs=2, batch=4), max_new_tokens=220),
+    segment=SegmentKnobs(
+        teacher="prompted", samples=4, keep=2, tries=2, training=Training(lr=2e-4, epochs=2, batch=4), max_new_tokens=220
+    ),
     annotate=AnnotateKnobs(samples=4, keep=2, branches=4, max_solutions=8),
     classifier=ClassifierKnobs(lrs=(1e-4, 5e-4), epochs=2, batch=4),
-    judge=JudgeKnobs(labels=16, format_labels=8, format_samples=2, format_training=Training(lr=2e-4, epochs=1, batch=4), steps=3, prompts=4,
-                     group=4, lr=5e-5, max_new_tokens=160, tenth=False, votes=1),
+    judge=JudgeKnobs(
+        labels=16,
+        format_labels=8,
+        format_samples=2,
+        format_training=Training(lr=2e-4, epochs=1, batch=4),
+        steps=3,
+        prompts=4,
+        group=4,
+        lr=5e-5,
+        max_new_tokens=160,
+        tenth=False,
+        votes=1,
+    ),
     evaluate=EvaluateKnobs(source="processbench", solutions=6, resamples=500),
     search=SearchKnobs(problems=4, tries=2, max_chunks=6, max_chunk_tokens=100, votes=4),
 )

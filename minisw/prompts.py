@@ -34,7 +34,8 @@ ENGLISH = Prompts(
     solve="{question}\n\nSolve the problem step by step. Then give the final answer in \\boxed{{}}.",
     solve_chunked=(
         "{question}\n\nSolve the problem step by step. Put every part of your reasoning into <chunk> and </chunk> tags, "
-        "one complete logical step in each. Then give the final answer in \\boxed{{}}."),
+        "one complete logical step in each. Then give the final answer in \\boxed{{}}."
+    ),
     segment=(
         "Below is a solution to a mathematics problem. Cut it into chunks, each one complete logical step.\n"
         "- Unified purpose: a chunk has one objective, such as setting up an equation, doing one self-contained "
@@ -42,16 +43,19 @@ ENGLISH = Prompts(
         "- Logical cohesion: a chunk flows without interruption; a new focus starts a new chunk.\n"
         "- Clear transition: going over from solving to checking, or to an aside, starts a new chunk.\n"
         "Copy the text exactly, with every character and line break, and only add tags: put each chunk between <chunk> "
-        "and </chunk>, with nothing outside the tags.\n\nSolution:\n{text}"),
+        "and </chunk>, with nothing outside the tags.\n\nSolution:\n{text}"
+    ),
     judge=(
         "You check one step of a solution to a mathematics problem.\n\nProblem:\n{question}\n\n"
         "Reasoning so far:\n{history}\n\nNew step to check:\n{chunk}\n\n"
         "First analyse the new step in a few sentences: what is its goal, do its logic, method and calculation hold, and "
         "why? Then give your verdict on a last line: \\boxed{{Positive}} if the new step is right, \\boxed{{Negative}} if it "
-        "has an error."),
+        "has an error."
+    ),
     classify=(
         "Problem:\n{question}\n\nReasoning so far:\n{history}\n\nNew step:\n{chunk}\n\n"
-        "Is the new step right? Reply with + or - only."),
+        "Is the new step right? Reply with + or - only."
+    ),
 )
 
 ARITHMETIC = Prompts(

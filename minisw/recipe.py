@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -63,8 +62,10 @@ def embedded_folder() -> Path:
     for folder in (here.parent / "data" / "base", here / "data" / "base"):
         if (folder / "model.safetensors").is_file():
             return folder
-    raise ValueError("the embedded model is missing: data/base/model.safetensors is neither beside nor within the package; "
-                     "make it with python -m minisw.problems.pretraining --out data/base")
+    raise ValueError(
+        "the embedded model is missing: data/base/model.safetensors is neither beside nor within the package; "
+        "make it with python -m minisw.problems.pretraining --out data/base"
+    )
 
 
 @dataclass(frozen=True)

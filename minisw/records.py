@@ -44,7 +44,10 @@ class Solution:
 
 @dataclass(frozen=True)
 class AnnotatedSolution:
-    """A solution with its Monte-Carlo values (StepWiser §3.2): `q[0]` is the prompt's own pass rate, `q[i]` that after chunk i."""
+    """A solution with its Monte-Carlo values (StepWiser §3.2).
+
+    `q[0]` is the prompt's own pass rate, `q[i]` the pass rate from behind chunk i.
+    """
 
     problem_id: str
     chunks: tuple[str, ...]
@@ -77,8 +80,10 @@ class BenchItem:
 
     def steps(self) -> list[LabelledStep]:
         """Every chunk as a judging item. Behind the first error the label says nothing and is False."""
-        return [LabelledStep(self.id, self.question, self.chunks[:i], chunk, self.label < 0 or i < self.label)
-                for i, chunk in enumerate(self.chunks)]
+        return [
+            LabelledStep(self.id, self.question, self.chunks[:i], chunk, self.label < 0 or i < self.label)
+            for i, chunk in enumerate(self.chunks)
+        ]
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,9 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
 
 
-def line_chart(title: str, series: dict[str, Sequence[Point]], x_label: str, meaning: str, zero: bool = False,
-               even: bool = False) -> Html:
+def line_chart(
+    title: str, series: dict[str, Sequence[Point]], x_label: str, meaning: str, zero: bool = False, even: bool = False
+) -> Html:
     """A figure with one line a series of (x, y) points; points without a finite y are skipped, no point at all gives "".
 
     `zero` puts 0 on the y axis. `even` spaces the distinct x evenly and marks each one (for M = 1, 2, 4, 8, …).
@@ -126,8 +127,13 @@ def line_chart(title: str, series: dict[str, Sequence[Point]], x_label: str, mea
     def up(y: float) -> float:
         return round(bottom - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top), 1)
 
-    marks = [join(element("line", x1=left, x2=right, y1=up(t), y2=up(t), class_="rule"),
-                  element("text", number(t), x=left - 6, y=up(t) + 4, text_anchor="end")) for t in y_ticks]
+    marks = [
+        join(
+            element("line", x1=left, x2=right, y1=up(t), y2=up(t), class_="rule"),
+            element("text", number(t), x=left - 6, y=up(t) + 4, text_anchor="end"),
+        )
+        for t in y_ticks
+    ]
     marks += [element("text", number(t), x=across(t), y=bottom + 15, text_anchor="middle") for t in x_ticks]
     marks.append(element("text", x_label, x=(left + right) / 2, y=bottom + 29, text_anchor="middle"))
     for index, (name, points) in enumerate(series.items()):
@@ -138,12 +144,18 @@ def line_chart(title: str, series: dict[str, Sequence[Point]], x_label: str, mea
         for x, y in points if len(points) <= 100 else points[-1:]:
             hover = element("title", f"{name}: {x_label} {number(x)}, {number(y)}")
             marks.append(element("circle", hover, cx=across(x), cy=up(y), r=2.6, class_=f"dot s{index % 4}{faint}"))
-    swatches = [element("svg", element("line", x1=0, x2=22, y1=5, y2=5, class_=f"line s{index % 4}"), width=22, height=10)
-                for index in range(len(series))]
+    swatches = [
+        element("svg", element("line", x1=0, x2=22, y1=5, y2=5, class_=f"line s{index % 4}"), width=22, height=10)
+        for index in range(len(series))
+    ]
     keys = [element("span", swatch, " ", name, class_="key") for swatch, name in zip(swatches, series, strict=True)]
-    return element("figure", element("h3", title), *keys,
-                   element("svg", *marks, viewBox="0 0 320 184", role="img", aria_label=f"{title} against {x_label}"),
-                   element("figcaption", meaning))
+    return element(
+        "figure",
+        element("h3", title),
+        *keys,
+        element("svg", *marks, viewBox="0 0 320 184", role="img", aria_label=f"{title} against {x_label}"),
+        element("figcaption", meaning),
+    )
 
 
 def bar_chart(title: str, rows: Sequence[Row], meaning: str) -> Html:
@@ -163,19 +175,29 @@ def bar_chart(title: str, rows: Sequence[Row], meaning: str) -> Html:
     marks = [element("line", x1=across(t), x2=across(t), y1=0, y2=height, class_="rule") for t in scale]
     for index, (name, value, bounds) in enumerate(rows):
         y = index * y_step
-        marks += [element("text", name, x=0, y=y + 14, class_="name"),
-                  element("text", interval(value, bounds), x="100%", y=y + 14, text_anchor="end", class_="name"),
-                  element("rect", x=0, y=y + 20, width=across(value), height=12, class_="bar")]
+        marks += [
+            element("text", name, x=0, y=y + 14, class_="name"),
+            element("text", interval(value, bounds), x="100%", y=y + 14, text_anchor="end", class_="name"),
+            element("rect", x=0, y=y + 20, width=across(value), height=12, class_="bar"),
+        ]
         if bounds:
             low, high = (across(bound) for bound in bounds)
-            marks += [element("line", x1=low, x2=high, y1=y + 26, y2=y + 26, class_="whisker"),
-                      *(element("line", x1=x, x2=x, y1=y + 22, y2=y + 30, class_="whisker") for x in (low, high))]
+            marks += [
+                element("line", x1=low, x2=high, y1=y + 26, y2=y + 26, class_="whisker"),
+                *(element("line", x1=x, x2=x, y1=y + 22, y2=y + 30, class_="whisker") for x in (low, high)),
+            ]
     anchors = ["start", *["middle"] * (len(scale) - 2), "end"]
-    marks += [element("text", number(t), x=across(t), y=height + 16, text_anchor=anchor)
-              for t, anchor in zip(scale, anchors, strict=True)]
-    return element("figure", element("h3", title),
-                   element("svg", *marks, width="100%", height=height + 22, role="img", aria_label=title),
-                   element("figcaption", meaning), class_="wide")
+    marks += [
+        element("text", number(t), x=across(t), y=height + 16, text_anchor=anchor)
+        for t, anchor in zip(scale, anchors, strict=True)
+    ]
+    return element(
+        "figure",
+        element("h3", title),
+        element("svg", *marks, width="100%", height=height + 22, role="img", aria_label=title),
+        element("figcaption", meaning),
+        class_="wide",
+    )
 
 
 STYLE = Html("""

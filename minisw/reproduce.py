@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import errno
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -40,8 +41,21 @@ def stage_functions() -> dict:
     from minisw import annotate, claims, evaluate, search, segment
     from minisw.judges import discriminative, generative
 
-    return dict(zip(STAGES, (segment.run_stage, annotate.run_stage, discriminative.run_stage, generative.run_stage, evaluate.run_stage,
-                             search.run_stage, claims.run_stage), strict=True))
+    return dict(
+        zip(
+            STAGES,
+            (
+                segment.run_stage,
+                annotate.run_stage,
+                discriminative.run_stage,
+                generative.run_stage,
+                evaluate.run_stage,
+                search.run_stage,
+                claims.run_stage,
+            ),
+            strict=True,
+        )
+    )
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -115,8 +129,6 @@ def run(command: Command) -> None:
                 functions[name](this)
     claims = folder / "claims.json"
     if claims.exists() and "report" in stages:
-        import json
-
         functions["report"](this)  # once more, so that the page shows the report's own time
         console.print(table(json.loads(claims.read_text(encoding="utf-8"))))
         console.print(f"{this.facts['seconds']:.0f} s in all. The report: {folder / 'report.html'}")
@@ -126,13 +138,16 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
     """What a run would do, in words."""
     p, a, j, e, s = recipe.problems, recipe.annotate, recipe.judge, recipe.evaluate, recipe.search
     words = {
-        "segment": f"{p.test} test problems by the base; SFT on right solutions of {p.train} × {recipe.segment.samples}; {p.test} by the policy",
-        "annotate": f"{p.train} + {p.validation} problems × {a.samples} solutions; up to {a.max_solutions} annotated, M = {a.branches} at every boundary; rule {a.rule}",
-        "classifier": f"up to {j.labels} labels; {len(recipe.classifier.lrs)} learning rates × {recipe.classifier.epochs} epochs, chosen on validation",
-        "judge": f"the format from {j.format_labels} of the labels; GRPO {j.steps} steps × {j.prompts} prompts × {j.group} analyses" + (
-            "; again with a tenth of the labels" if j.tenth else ""),
+        "segment": f"{p.test} test problems by the base; SFT on right solutions of {p.train} × {recipe.segment.samples}",
+        "annotate": f"{p.train} + {p.validation} problems × {a.samples} solutions; up to {a.max_solutions} annotated, "
+        f"M = {a.branches} at every boundary; rule {a.rule}",
+        "classifier": f"up to {j.labels} labels; {len(recipe.classifier.lrs)} learning rates × {recipe.classifier.epochs} epochs, "
+        "chosen on validation",
+        "judge": f"format from {j.format_labels} of the labels; GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"
+        + ("; again with a tenth of the labels" if j.tenth else ""),
         "evaluate": f"{e.solutions} solutions ({e.source} labels), every judge",
-        "search": f"{s.problems} problems, {s.tries} tries a chunk; baselines at the same tokens" + (f"; {p.hard} harder problems" if p.hard else ""),
+        "search": f"{s.problems} problems, {s.tries} tries a chunk; baselines at the same tokens"
+        + (f"; {p.hard} harder problems" if p.hard else ""),
         "report": "claims.json, report.html",
     }
     lines = [f"preset {recipe.preset}, seed {recipe.seed}, model {recipe.model.name}, problems {p.source} → {folder}"]

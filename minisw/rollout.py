@@ -21,7 +21,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from minisw.model import LanguageModel
 
-
 COMPACT = 0.75  # rows move together when at most this share of them still runs: moving costs as much as some tokens
 
 
@@ -130,8 +129,9 @@ class Sampler:
         self._tokens_with: dict[str, frozenset[int]] = {}  # by a character
 
     @torch.no_grad()
-    def generate(self, requests: Sequence[Request], sampling: Sampling, seed: int,
-                 progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, seed: int, progress: Callable[[int], None] | None = None
+    ) -> list[list[Completion]]:
         """Completions of every request, in the order of `Request.branches()`.
 
         The same requests, settings and seed give the same tokens on the same machine. Raises ValueError for an empty prefix.
@@ -196,8 +196,13 @@ class Sampler:
             slots.view = int(slots.lengths[:n].max()) + 1
             tokens = torch.tensor([row.token for row in rows], device=lm.device)
             mask = (positions[: slots.view] <= slots.lengths[:n, None])[:, None, None]  # [n, 1, 1, view]
-            logits = lm.causal_lm(input_ids=tokens[:, None], attention_mask=mask, position_ids=slots.lengths[:n, None],
-                                  past_key_values=slots.cache, use_cache=True).logits[:, -1]  # [n, vocabulary]
+            logits = lm.causal_lm(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=slots.lengths[:n, None],
+                past_key_values=slots.cache,
+                use_cache=True,
+            ).logits[:, -1]  # [n, vocabulary]
             slots.lengths[:n] += 1
             chosen = sample(logits, sampling.temperature, generator)
             ended = torch.isin(chosen, ends).tolist()

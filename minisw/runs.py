@@ -53,8 +53,10 @@ class Run:
             except (OSError, ValueError) as error:
                 raise ValueError(f"cannot read {recipe_file} ({error}): give --out another folder, or mend that file") from None
             if found != wanted:
-                raise ValueError(f"{self.folder} holds a run of another recipe ({_difference(found, wanted)}): "
-                                 "give --out another folder, or the recipe it was begun with")
+                raise ValueError(
+                    f"{self.folder} holds a run of another recipe ({_difference(found, wanted)}): "
+                    "give --out another folder, or the recipe it was begun with"
+                )
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise ValueError(f"{self.folder} is not empty and holds no run: give --out a new folder")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -73,8 +75,16 @@ class Run:
                 return json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ValueError(f"cannot read {path} ({error}): remove it; only times are lost") from None
-        return {"preset": self.recipe.preset, "seed": self.seed, "recipe": plain(self.recipe), "versions": versions(),
-                "hardware": hardware(), "stages": {}, "seconds": 0.0, "peak_memory_gb": 0.0}
+        return {
+            "preset": self.recipe.preset,
+            "seed": self.seed,
+            "recipe": plain(self.recipe),
+            "versions": versions(),
+            "hardware": hardware(),
+            "stages": {},
+            "seconds": 0.0,
+            "peak_memory_gb": 0.0,
+        }
 
     def seed_of(self, what: str) -> int:
         """A seed for one use: a function of the run's seed and a name, so that no use shifts another."""
@@ -112,7 +122,10 @@ class Run:
         return read_jsonl(path, kind)  # always read back: a resumed run then sees the same as this one
 
     def train(self, name: str, folder: Path, fit: Callable[[Path, Callable], list[dict]], total: int, what: str) -> list[dict]:
-        """Adapter `name` trained by `fit(checkpoint, tick)` and saved under folder/name; loaded where it is there. Returns the curve."""
+        """Adapter `name` trained by `fit(checkpoint, tick)` and saved under folder/name; loaded where it is there.
+
+        Returns the training curve, a dict of metrics a step.
+        """
         adapter, curve = folder / name, folder / f"{name}-curve.json"
         if not curve.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,8 +170,16 @@ class Run:
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable]:
         """A line with bar, rate and time left; yields tick(n, metrics=None)."""
-        columns = (TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         begin = time.time()
         with Progress(*columns, console=self.console, refresh_per_second=2, transient=False) as bars:
             task = bars.add_task(what, total=total, rate="", note="")
@@ -203,8 +224,12 @@ def hardware() -> dict:
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": name, "cores": len(os.sched_getaffinity(0)), "gpu": gpu,
-            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)}
+    return {
+        "cpu": name,
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": gpu,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+    }
 
 
 def peak_memory_gb() -> float:

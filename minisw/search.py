@@ -22,7 +22,7 @@ from minisw.recipe import SearchKnobs
 from minisw.records import Answer, LabelledStep, Problem, Solution, write_json
 from minisw.rollout import Request, Sampler, Sampling
 from minisw.runs import Run
-from minisw.segment import POLICY, flat, sample_solutions, tag
+from minisw.segment import POLICY, TAG_TOKENS, flat, sample_solutions, tag
 
 
 @dataclass
@@ -40,12 +40,28 @@ class _Path:
 
     def answer(self, method: str) -> Answer:
         given = final_answer("".join(self.chunks))
-        return Answer(self.problem.id, method, given, verify(self.problem.answer, given), self.policy_tokens, self.judge_tokens,
-                      self.rejected_tokens)
+        return Answer(
+            self.problem.id,
+            method,
+            given,
+            verify(self.problem.answer, given),
+            self.policy_tokens,
+            self.judge_tokens,
+            self.rejected_tokens,
+        )
 
 
-def chunk_reset(lm: LanguageModel, sampler: Sampler, world: World, problems: Sequence[Problem], judge: Judge, knobs: SearchKnobs,
-                method: str, seed: int, progress=None) -> tuple[list[Answer], list[list[dict]]]:
+def chunk_reset(
+    lm: LanguageModel,
+    sampler: Sampler,
+    world: World,
+    problems: Sequence[Problem],
+    judge: Judge,
+    knobs: SearchKnobs,
+    method: str,
+    seed: int,
+    progress=None,
+) -> tuple[list[Answer], list[list[dict]]]:
     """Search every problem; returns the answers and, a problem, every try (position, try, text, verdict, analysis, kept)."""
     paths = [_Path(p) for p in problems]
     for number in range(knobs.max_chunks * knobs.tries):
@@ -53,7 +69,9 @@ def chunk_reset(lm: LanguageModel, sampler: Sampler, world: World, problems: Seq
         if not active:
             break
         with lm.using(POLICY):
-            requests = [Request(lm.chat(world.prompts.solve_chunked.format(question=p.problem.question), tag(p.chunks))) for p in active]
+            requests = [
+                Request(lm.chat(world.prompts.solve_chunked.format(question=p.problem.question), tag(p.chunks))) for p in active
+            ]
             groups = sampler.generate(requests, Sampling(knobs.max_chunk_tokens, stop=CLOSE), seed * 1009 + number)
         texts = []
         for path, (completion,) in zip(active, groups, strict=True):
@@ -61,14 +79,25 @@ def chunk_reset(lm: LanguageModel, sampler: Sampler, world: World, problems: Seq
             path.policy_tokens += len(completion.ids)
             # what is behind the closing tag in the same token goes; a text without tags is the answer behind the chunks
             texts.append((raw.split(CLOSE)[0].replace(OPEN, ""), CLOSE in raw, len(completion.ids)))
-        steps = [LabelledStep(p.problem.id, p.problem.question, tuple(p.chunks), text, False) for p, (text, _, _) in zip(active, texts, strict=True)]
+        steps = [
+            LabelledStep(p.problem.id, p.problem.question, tuple(p.chunks), text, False)
+            for p, (text, _, _) in zip(active, texts, strict=True)
+        ]
         judgments = judge.judge(steps, seed * 2003 + number)
         for path, (text, closed, tokens), judgment in zip(active, texts, judgments, strict=True):
             path.judge_tokens += judgment.tokens
             # an unreadable verdict rejects nothing: the judge has to say Negative
             keep = judgment.verdict is not False or path.failed + 1 >= knobs.tries
-            path.tries.append({"position": len(path.chunks), "try": path.failed + 1, "text": text, "verdict": judgment.verdict,
-                               "analysis": judgment.analysis, "kept": keep})
+            path.tries.append(
+                {
+                    "position": len(path.chunks),
+                    "try": path.failed + 1,
+                    "text": text,
+                    "verdict": judgment.verdict,
+                    "analysis": judgment.analysis,
+                    "kept": keep,
+                }
+            )
             if not keep:
                 path.failed += 1
                 path.rejected_tokens += tokens
@@ -86,7 +115,7 @@ def rejection_rate(tries: Sequence[Sequence[dict]]) -> float:
     return stats.mean([t["verdict"] is False for t in every])
 
 
-# --- baselines from independent samples ----------------------------------------------------------------------------------------
+# --- baselines from independent samples ------------------------------------------------------------------------------
 
 
 def majority(solutions: Sequence[Solution]) -> Solution:
@@ -109,10 +138,15 @@ def within(costs: Sequence[int], budget: float) -> int:
     return max(1, count)
 
 
-def score_solutions(judge: GenerativeJudge, questions: dict[str, str], solutions: Sequence[Solution], seed: int, progress=None
-                    ) -> tuple[list[float], list[int]]:
+def score_solutions(
+    judge: GenerativeJudge, questions: dict[str, str], solutions: Sequence[Solution], seed: int, progress=None
+) -> tuple[list[float], list[int]]:
     """For best-of-N: the mean P(Positive) of each solution's chunks, and the judge's tokens spent on it."""
-    steps = [LabelledStep(s.problem_id, questions[s.problem_id], s.chunks[:i], chunk, False) for s in solutions for i, chunk in enumerate(s.chunks)]
+    steps = [
+        LabelledStep(s.problem_id, questions[s.problem_id], s.chunks[:i], chunk, False)
+        for s in solutions
+        for i, chunk in enumerate(s.chunks)
+    ]
     judgments, at, scores, costs = judge.judge(steps, seed, progress, probabilities=True), 0, [], []
     for s in solutions:
         part = judgments[at : at + len(s.chunks)]
@@ -122,7 +156,7 @@ def score_solutions(judge: GenerativeJudge, questions: dict[str, str], solutions
     return scores, costs
 
 
-# --- the stage -------------------------------------------------------------------------------------------------------------------
+# --- the stage -------------------------------------------------------------------------------------------------------
 
 
 def run_stage(run: Run) -> None:
@@ -134,8 +168,12 @@ def run_stage(run: Run) -> None:
     problems = world.load("test", recipe.problems.test, run.seed)[: knobs.problems]
     judge = GenerativeJudge(lm, run.sampler, world.prompts, JUDGE, recipe.judge.max_new_tokens, recipe.model.micro_tokens)
     rows = search_split(run, problems, judge, "")
-    metrics = {"rows": rows["rows"], "difference": rows["difference"], "random_difference": rows["random_difference"],
-               "rejection_rate": rows["rejection_rate"]}
+    metrics = {
+        "rows": rows["rows"],
+        "difference": rows["difference"],
+        "random_difference": rows["random_difference"],
+        "rejection_rate": rows["rejection_rate"],
+    }
     if world.has_hard and recipe.problems.hard:
         hard = search_split(run, world.load("hard", recipe.problems.hard, run.seed), judge, "hard-", short=True)
         metrics["hard"] = {"rows": hard["rows"], "difference": hard["difference"]}
@@ -149,7 +187,9 @@ def search_split(run: Run, problems: Sequence[Problem], judge: GenerativeJudge, 
     tries_path = folder / f"{prefix}tries.json"
 
     def steered(tick) -> list[Answer]:
-        answers, tries = chunk_reset(lm, sampler, world, problems, judge, knobs, "chunk-reset with the judge", run.seed_of(prefix + "reset"), tick)
+        answers, tries = chunk_reset(
+            lm, sampler, world, problems, judge, knobs, "chunk-reset with the judge", run.seed_of(prefix + "reset"), tick
+        )
         write_json(tries_path, tries)
         return answers
 
@@ -157,39 +197,78 @@ def search_split(run: Run, problems: Sequence[Problem], judge: GenerativeJudge, 
     tries = json.loads(tries_path.read_text(encoding="utf-8"))
     rate = rejection_rate(tries)
     with lm.using(POLICY):
-        samples = run.records(folder / f"{prefix}samples.jsonl", Solution, f"{prefix}plain samples", n * knobs.votes, lambda tick: flat(
-            sample_solutions(lm, sampler, world, problems, knobs.votes, run.seed_of(prefix + "votes"), run.recipe.segment.max_new_tokens + 60, True, tick)))
+        samples = run.records(
+            folder / f"{prefix}samples.jsonl",
+            Solution,
+            f"{prefix}plain samples",
+            n * knobs.votes,
+            lambda tick: flat(
+                sample_solutions(
+                    lm,
+                    sampler,
+                    world,
+                    problems,
+                    knobs.votes,
+                    run.seed_of(prefix + "votes"),
+                    run.recipe.segment.max_new_tokens + TAG_TOKENS,
+                    True,
+                    tick,
+                )
+            ),
+        )
     groups = [samples[i : i + knobs.votes] for i in range(0, len(samples), knobs.votes)]
     budget = stats.mean([a.policy_tokens + a.judge_tokens for a in reset])
     methods: dict[str, list[Answer]] = {"plain sampling": [_answer("plain sampling", g[:1], g[0]) for g in groups]}
     methods["chunk-reset with the judge"] = reset
     methods["majority vote, same tokens"] = [
-        _answer("majority vote", kept := g[: within([s.tokens for s in g], budget)], majority(kept)) for g in groups]
+        _answer("majority vote", kept := g[: within([s.tokens for s in g], budget)], majority(kept)) for g in groups
+    ]
     if not short:
-        methods["random rejection"] = run.records(folder / "random.jsonl", Answer, "random rejection", n, lambda tick: chunk_reset(
-            lm, sampler, world, problems, RandomReject(rate), knobs, "random rejection", run.seed_of("random"), tick)[0])
+        methods["random rejection"] = run.records(
+            folder / "random.jsonl",
+            Answer,
+            "random rejection",
+            n,
+            lambda tick: chunk_reset(
+                lm, sampler, world, problems, RandomReject(rate), knobs, "random rejection", run.seed_of("random"), tick
+            )[0],
+        )
         # what one judged sample costs, from the judgments already made; a few more than fit on average are scored
         a_judgment = sum(a.judge_tokens for a in reset) / max(1, len(flat(tries)))
         a_sample = stats.mean([s.tokens + a_judgment * len(s.chunks) for s in samples])
         candidates = [g[: min(knobs.votes, int(budget / a_sample) + 2)] for g in groups]
         methods["best of N by the judge, same tokens"] = run.records(
-            folder / "best-of-n.jsonl", Answer, "best of N", sum(len(s.chunks) for c in candidates for s in c),
-            lambda tick: best_of_n(judge, questions, candidates, budget, run.seed_of("best-of-n"), tick))
+            folder / "best-of-n.jsonl",
+            Answer,
+            "best of N",
+            sum(len(s.chunks) for c in candidates for s in c),
+            lambda tick: best_of_n(judge, questions, candidates, budget, run.seed_of("best-of-n"), tick),
+        )
         write_json(folder / "trace.json", _trace(problems, reset, tries))
     # plain sampling's accuracy from all samples of a problem: the same expectation with less noise
     rates = [stats.mean([s.correct for s in g]) for g in groups]
     gain = [float(a.correct) - r for a, r in zip(reset, rates, strict=True)]
     rows = [_row(name, answers) for name, answers in methods.items()]
     rows[0] |= {"accuracy": stats.mean(rates), "interval": stats.bootstrap(rates, stats.mean, run.seed)}
-    result = {"rows": rows, "rejection_rate": rate, "difference": {"measured": stats.mean(gain), "interval": stats.bootstrap(gain, stats.mean, run.seed)}}
+    result = {
+        "rows": rows,
+        "rejection_rate": rate,
+        "difference": {"measured": stats.mean(gain), "interval": stats.bootstrap(gain, stats.mean, run.seed)},
+    }
     if not short:
         over = [float(a.correct) - float(b.correct) for a, b in zip(reset, methods["random rejection"], strict=True)]
         result["random_difference"] = {"measured": stats.mean(over), "interval": stats.bootstrap(over, stats.mean, run.seed)}
     return result
 
 
-def best_of_n(judge: GenerativeJudge, questions: dict[str, str], groups: Sequence[Sequence[Solution]], budget: float, seed: int, progress=None
-              ) -> list[Answer]:
+def best_of_n(
+    judge: GenerativeJudge,
+    questions: dict[str, str],
+    groups: Sequence[Sequence[Solution]],
+    budget: float,
+    seed: int,
+    progress=None,
+) -> list[Answer]:
     """The sample with the best mean chunk score, among as many as the budget pays for, the judge's tokens included."""
     scores, costs = score_solutions(judge, questions, flat(groups), seed, progress)
     answers, at = [], 0
@@ -217,4 +296,10 @@ def _row(method: str, answers: Sequence[Answer]) -> dict:
 def _trace(problems: Sequence[Problem], answers: Sequence[Answer], tries: Sequence[list[dict]]) -> dict:
     """A search for the report: right in the end, with the most rejections among those."""
     n = max(range(len(problems)), key=lambda i: (answers[i].correct, sum(not t["kept"] for t in tries[i])))
-    return {"question": problems[n].question, "answer": problems[n].answer, "given": answers[n].answer, "correct": answers[n].correct, "tries": tries[n]}
+    return {
+        "question": problems[n].question,
+        "answer": problems[n].answer,
+        "given": answers[n].answer,
+        "correct": answers[n].correct,
+        "tries": tries[n],
+    }

@@ -23,9 +23,10 @@ from minisw.runs import Run
 from minisw.sft import train_sft
 
 POLICY = "policy"
+TAG_TOKENS = 60  # a chunked solution may be this much longer: its tags
 
 
-# --- the format --------------------------------------------------------------------------------------------------------
+# --- the format ------------------------------------------------------------------------------------------------------
 
 
 def tag(chunks: Sequence[str]) -> str:
@@ -69,7 +70,7 @@ def rejoins(chunks: Sequence[str], text: str) -> bool:
     return "".join(chunks) == text and all(chunk.strip() for chunk in chunks)
 
 
-# --- sampling solutions --------------------------------------------------------------------------------------------------
+# --- sampling solutions ----------------------------------------------------------------------------------------------
 
 
 def to_solution(lm: LanguageModel, problem: Problem, completion: Completion, chunked: bool) -> Solution:
@@ -77,12 +78,27 @@ def to_solution(lm: LanguageModel, problem: Problem, completion: Completion, chu
     text = lm.decode(completion.ids)
     chunks, well_formed = parse(text) if chunked else ([text], True)
     answer = final_answer("".join(chunks))
-    return Solution(problem.id, tuple(chunks), answer, verify(problem.answer, answer), well_formed and completion.finished,
-                    len(completion.ids))
+    return Solution(
+        problem.id,
+        tuple(chunks),
+        answer,
+        verify(problem.answer, answer),
+        well_formed and completion.finished,
+        len(completion.ids),
+    )
 
 
-def sample_solutions(lm: LanguageModel, sampler: Sampler, world: World, problems: Sequence[Problem], count: int, seed: int,
-                     max_new_tokens: int, chunked: bool, progress=None) -> list[list[Solution]]:
+def sample_solutions(
+    lm: LanguageModel,
+    sampler: Sampler,
+    world: World,
+    problems: Sequence[Problem],
+    count: int,
+    seed: int,
+    max_new_tokens: int,
+    chunked: bool,
+    progress=None,
+) -> list[list[Solution]]:
     """`count` solutions of every problem at temperature 1, by the active adapter."""
     template = world.prompts.solve_chunked if chunked else world.prompts.solve
     requests = [Request(lm.chat(template.format(question=p.question)), count) for p in problems]
@@ -90,11 +106,12 @@ def sample_solutions(lm: LanguageModel, sampler: Sampler, world: World, problems
     return [[to_solution(lm, p, c, chunked) for c in group] for p, group in zip(problems, groups, strict=True)]
 
 
-# --- the teacher -----------------------------------------------------------------------------------------------------------
+# --- the teacher -----------------------------------------------------------------------------------------------------
 
 
-def teach(lm: LanguageModel, sampler: Sampler, world: World, texts: Sequence[str], tries: int, prompted: bool, seed: int
-          ) -> list[list[str] | None]:
+def teach(
+    lm: LanguageModel, sampler: Sampler, world: World, texts: Sequence[str], tries: int, prompted: bool, seed: int
+) -> list[list[str] | None]:
     """A segmentation of each text, None where the teacher gave none that rejoins.
 
     The source is the world's own rule, or the active model asked with the segmenter's prompt: the same filter for both.
@@ -117,7 +134,7 @@ def parse_exact(text: str) -> list[str]:
     return chunks if well_formed else []
 
 
-# --- the stage -------------------------------------------------------------------------------------------------------------
+# --- the stage -------------------------------------------------------------------------------------------------------
 
 
 def run_stage(run: Run) -> None:
@@ -128,11 +145,26 @@ def run_stage(run: Run) -> None:
     train = world.load("train", run.recipe.problems.train, run.seed)
 
     with lm.using(None):
-        base = run.records(folder / "base-test.jsonl", Solution, "base solves the test problems", len(test), lambda tick: flat(
-            sample_solutions(lm, run.sampler, world, test, 1, run.seed_of("base-test"), knobs.max_new_tokens, False, tick)))
-        shots = run.records(folder / "base-train.jsonl", Solution, "base solves training problems", len(train) * knobs.samples,
-                            lambda tick: flat(sample_solutions(lm, run.sampler, world, train, knobs.samples, run.seed_of("base-train"),
-                                                               knobs.max_new_tokens, False, tick)))
+        base = run.records(
+            folder / "base-test.jsonl",
+            Solution,
+            "base solves the test problems",
+            len(test),
+            lambda tick: flat(
+                sample_solutions(lm, run.sampler, world, test, 1, run.seed_of("base-test"), knobs.max_new_tokens, False, tick)
+            ),
+        )
+        shots = run.records(
+            folder / "base-train.jsonl",
+            Solution,
+            "base solves training problems",
+            len(train) * knobs.samples,
+            lambda tick: flat(
+                sample_solutions(
+                    lm, run.sampler, world, train, knobs.samples, run.seed_of("base-train"), knobs.max_new_tokens, False, tick
+                )
+            ),
+        )
         right: dict[str, list[Solution]] = {}
         for solution in shots:
             if solution.correct and len(right.setdefault(solution.problem_id, [])) < knobs.keep:
@@ -140,41 +172,89 @@ def run_stage(run: Run) -> None:
         chosen = [s for group in right.values() for s in group]
         taught_path = folder / "taught.jsonl"
         if not taught_path.exists():
-            cut = teach(lm, run.sampler, world, [s.text for s in chosen], knobs.tries, knobs.teacher == "prompted", run.seed_of("teacher"))
-            write_jsonl(taught_path, [Solution(s.problem_id, tuple(chunks), s.answer, s.correct, True, s.tokens)
-                                      for s, chunks in zip(chosen, cut, strict=True) if chunks])
+            cut = teach(
+                lm, run.sampler, world, [s.text for s in chosen], knobs.tries, knobs.teacher == "prompted", run.seed_of("teacher")
+            )
+            write_jsonl(
+                taught_path,
+                [
+                    Solution(s.problem_id, tuple(chunks), s.answer, s.correct, True, s.tokens)
+                    for s, chunks in zip(chosen, cut, strict=True)
+                    if chunks
+                ],
+            )
         taught = read_jsonl(taught_path, Solution)
     if not taught:
-        raise ValueError("no segmentation survived the filter (all wrong, or none rejoined): raise --problems.train or --segment.tries")
+        raise ValueError(
+            "no segmentation survived the filter (all wrong, or none rejoined): raise --problems.train or --segment.tries"
+        )
 
     question = {p.id: p.question for p in train}
     end = [lm.tokenizer.eos_token_id]
-    examples = [Example(lm.chat(world.prompts.solve_chunked.format(question=question[s.problem_id])), lm.encode(tag(s.chunks)) + end)
-                for s in taught]
-    curve = run.train(POLICY, folder, lambda checkpoint, tick: train_sft(
-        lm, POLICY, examples, knobs.training, run.recipe.model.micro_tokens, run.seed_of("segment-sft"), checkpoint, progress=tick),
-        knobs.training.epochs * (len(examples) // min(knobs.training.batch, len(examples))), "teaching the policy to segment")
+    examples = [
+        Example(lm.chat(world.prompts.solve_chunked.format(question=question[s.problem_id])), lm.encode(tag(s.chunks)) + end)
+        for s in taught
+    ]
+    curve = run.train(
+        POLICY,
+        folder,
+        lambda checkpoint, tick: train_sft(
+            lm,
+            POLICY,
+            examples,
+            knobs.training,
+            run.recipe.model.micro_tokens,
+            run.seed_of("segment-sft"),
+            checkpoint,
+            progress=tick,
+        ),
+        knobs.training.epochs * (len(examples) // min(knobs.training.batch, len(examples))),
+        "teaching the policy to segment",
+    )
 
     with lm.using(POLICY):
-        policy = run.records(folder / "policy-test.jsonl", Solution, "segmented policy solves them", len(test), lambda tick: flat(
-            sample_solutions(lm, run.sampler, world, test, 1, run.seed_of("policy-test"), knobs.max_new_tokens + 60, True, tick)))
+        policy = run.records(
+            folder / "policy-test.jsonl",
+            Solution,
+            "segmented policy solves them",
+            len(test),
+            lambda tick: flat(
+                sample_solutions(
+                    lm, run.sampler, world, test, 1, run.seed_of("policy-test"), knobs.max_new_tokens + TAG_TOKENS, True, tick
+                )
+            ),
+        )
     kept = [s for s in policy if s.well_formed]
     chunks = stats.mean([len(s.chunks) for s in kept])
     # the same solutions cut both ways, so that only the cut differs
     blank = stats.mean([len(split_blank_lines(s.text)) for s in kept])
     metrics = {
-        "base": {**_accuracy(base), "tokens": stats.mean([s.tokens for s in base]),
-                 "blank_line_chunks": stats.mean([len(split_blank_lines(s.text)) for s in base]),
-                 "newline_chunks": stats.mean([len(split_newlines(s.text)) for s in base])},
-        "policy": {**_accuracy(policy), "tokens": stats.mean([s.tokens for s in policy]), "chunks": chunks, "blank_line_chunks": blank,
-                   "newline_chunks": stats.mean([len(split_newlines(s.text)) for s in kept]),
-                   "format_kept": stats.mean([s.well_formed for s in policy])},
+        "base": {
+            **_accuracy(base),
+            "tokens": stats.mean([s.tokens for s in base]),
+            "blank_line_chunks": stats.mean([len(split_blank_lines(s.text)) for s in base]),
+            "newline_chunks": stats.mean([len(split_newlines(s.text)) for s in base]),
+        },
+        "policy": {
+            **_accuracy(policy),
+            "tokens": stats.mean([s.tokens for s in policy]),
+            "chunks": chunks,
+            "blank_line_chunks": blank,
+            "newline_chunks": stats.mean([len(split_newlines(s.text)) for s in kept]),
+            "format_kept": stats.mean([s.well_formed for s in policy]),
+        },
         "ratio": chunks / blank if blank else None,
         "ratio_interval": stats.bootstrap([(len(s.chunks), len(split_blank_lines(s.text))) for s in kept], _ratio, run.seed),
         "difference": stats.mean([s.correct for s in policy]) - stats.mean([s.correct for s in base]),
-        "difference_interval": stats.bootstrap([(int(a.correct), int(b.correct)) for a, b in zip(policy, base, strict=True)],
-                                               lambda rows: stats.mean([a - b for a, b in rows]), run.seed),
-        "taught": len(taught), "sampled": len(shots), "right": len(chosen), "final_loss": curve[-1]["loss"] if curve else None,
+        "difference_interval": stats.bootstrap(
+            [(int(a.correct), int(b.correct)) for a, b in zip(policy, base, strict=True)],
+            lambda rows: stats.mean([a - b for a, b in rows]),
+            run.seed,
+        ),
+        "taught": len(taught),
+        "sampled": len(shots),
+        "right": len(chosen),
+        "final_loss": curve[-1]["loss"] if curve else None,
     }
     if world.mistake_kind:
         by_id = {p.id: p for p in test}

@@ -14,9 +14,17 @@ from minisw.model import LanguageModel
 from minisw.recipe import Training
 
 
-def train_sft(lm: LanguageModel, adapter: str, examples: Sequence[Example], knobs: Training, micro_tokens: int, seed: int,
-              checkpoint: Path | None = None, on_epoch: Callable[[int], None] | None = None,
-              progress: Callable[[int, dict], None] | None = None) -> list[dict]:
+def train_sft(
+    lm: LanguageModel,
+    adapter: str,
+    examples: Sequence[Example],
+    knobs: Training,
+    micro_tokens: int,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+    progress: Callable[[int, dict], None] | None = None,
+) -> list[dict]:
     """Train `adapter` in place; returns one dict of metrics a step (`loss`, `lr`, `num_tokens`).
 
     The loss of a step is divided by all its target tokens, so micro-batches change nothing. With `checkpoint` the state is

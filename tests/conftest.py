@@ -36,10 +36,23 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def _tiny_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     """A random Qwen2 in fp32; the wide initialisation keeps its next-token distribution far from uniform."""
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=64, tie_word_embeddings=True, max_position_embeddings=512, initializer_range=0.3, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, dtype="float32")).requires_grad_(False)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            tie_word_embeddings=True,
+            max_position_embeddings=512,
+            initializer_range=0.3,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            dtype="float32",
+        )
+    ).requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +81,13 @@ def new_lm(tokenizer: PreTrainedTokenizerFast) -> Callable[..., LanguageModel]:
 @pytest.fixture(scope="session")
 def prompts(tiny_lm: LanguageModel) -> list[list[int]]:
     """Seven prompts of different lengths."""
-    texts = ["Tom has 12 apples.", "Compare 41 and 57.", "Work out 3*14.", "Anna", "Check 4+5=9.",
-             "Ben has 24 eggs. Ben loses 7 eggs. How many eggs are there in the end?\nSolve step by step.", "7"]
+    texts = [
+        "Tom has 12 apples.",
+        "Compare 41 and 57.",
+        "Work out 3*14.",
+        "Anna",
+        "Check 4+5=9.",
+        "Ben has 24 eggs. Ben loses 7 eggs. How many eggs are there in the end?\nSolve step by step.",
+        "7",
+    ]
     return [tiny_lm.chat(text) for text in texts[:-1]] + [tiny_lm.encode(texts[-1])]

@@ -50,7 +50,12 @@ def test_problems_all_right_or_all_wrong_are_dropped():
     def s(i, right, well=True):
         return Solution(i, ("x",), "1", right, well)
 
-    groups = [[s("a", True), s("a", True)], [s("b", False), s("b", False)], [s("c", True), s("c", False), s("c", True)], [s("d", True), s("d", False, False)]]
+    groups = [
+        [s("a", True), s("a", True)],
+        [s("b", False), s("b", False)],
+        [s("c", True), s("c", False), s("c", True)],
+        [s("d", True), s("d", False, False)],
+    ]
     assert [(x.problem_id, x.correct) for x in annotate.choose(groups, 2, 100)] == [("c", False), ("c", True)]
 
 
@@ -90,7 +95,9 @@ def test_agreement_is_perfect_where_values_tell_the_truth(world):
     right = ("1+2=3. So now 3 pens. ", "3+2=5. So now 5 pens. ", "The answer is \\boxed{5}.")
     wrong = ("1+2=3. So now 3 pens. ", "3+2=6. So now 6 pens. ", "The answer is \\boxed{6}.")
     sure, never = (True,) * 4, (False,) * 4
-    annotated = [AnnotatedSolution("p", right, True, (1, 1, 1, 1), (sure, sure, sure)),
-                 AnnotatedSolution("p", wrong, False, (1, 1, 0, 0), (sure, sure, never))]
+    annotated = [
+        AnnotatedSolution("p", right, True, (1, 1, 1, 1), (sure, sure, sure)),
+        AnnotatedSolution("p", wrong, False, (1, 1, 0, 0), (sure, sure, never)),
+    ]
     rows = annotate.agreement(world, annotated, {"p": problem}, AnnotateKnobs(branches=4))
     assert {row["m"] for row in rows} == {1, 2, 4} and all(row["agreement"] == row["balanced_agreement"] == 1 for row in rows)

@@ -47,7 +47,10 @@ def test_steps_behind_the_first_error_change_nothing():
     for _ in range(100):
         items = [item(rng.choice([-1, 0, 1]), True) for _ in range(6)]
         judgments = [said(*(rng.random() < 0.5 for _ in range(3))) for _ in items]
-        other = [[Judgment(not j.verdict) if 0 <= i.label < at else j for at, j in enumerate(js)] for i, js in zip(items, judgments, strict=True)]
+        other = [
+            [Judgment(not j.verdict) if 0 <= i.label < at else j for at, j in enumerate(js)]
+            for i, js in zip(items, judgments, strict=True)
+        ]
         for a, b in ((evaluate.score(items, judgments, 0, 5), evaluate.score(items, other, 0, 5)),):
             assert a["balanced_accuracy"] == b["balanced_accuracy"]
 

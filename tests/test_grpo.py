@@ -36,8 +36,9 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-def train(lm: LanguageModel, prompts: list[list[int]], reward: Reward, warn: Callable[[str], None] = print, /, **changes: object
-          ) -> list[dict]:
+def train(
+    lm: LanguageModel, prompts: list[list[int]], reward: Reward, warn: Callable[[str], None] = print, /, **changes: object
+) -> list[dict]:
     return train_grpo(lm, "judge", prompts, reward, knobs(**changes), Sampler(lm, 64), 4096, seed=0, warn=warn)
 
 
@@ -283,8 +284,9 @@ def test_resumed_equals_uninterrupted(kl: float, new_lm, prompts: list[list[int]
     chosen, path = knobs(kl=kl, group=8, updates=2), tmp_path / "judge.checkpoint"
 
     def run(lm: LanguageModel, checkpoint: Path | None, progress=None) -> list[dict]:
-        return train_grpo(lm, "judge", prompts, has_digit, chosen, Sampler(lm, 16), 200, 3, checkpoint, progress=progress,
-                          save_every=2)
+        return train_grpo(
+            lm, "judge", prompts, has_digit, chosen, Sampler(lm, 16), 200, 3, checkpoint, progress=progress, save_every=2
+        )
 
     def kill(_: int, metrics: dict) -> None:
         if metrics["step"] == 3:
@@ -363,8 +365,9 @@ def heard(zero_std: list[float], lengths: list[float] | None = None, b: float = 
     """(step, first words) of every alarm along a course of metrics."""
     words: list[tuple[int, str]] = []
     metrics: list[dict] = []
-    parameters = {f"layer.lora_{side}.judge.weight": torch.nn.Parameter(torch.full((2,), value))
-                  for side, value in (("A", 1.0), ("B", b))}
+    parameters = {
+        f"layer.lora_{side}.judge.weight": torch.nn.Parameter(torch.full((2,), value)) for side, value in (("A", 1.0), ("B", b))
+    }
     for zero, length in zip(zero_std, lengths or [50.0] * len(zero_std), strict=True):
         metrics.append({"frac_reward_zero_std": zero, "completions/mean_length": length})
         alarm(metrics, parameters, lambda text: words.append((len(metrics), text)))

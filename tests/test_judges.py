@@ -19,8 +19,16 @@ def world():
     return load_world(ProblemKnobs())
 
 
-@pytest.mark.parametrize(("reply", "verdict"), [
-    ("…\n\\boxed{Positive}", True), ("\\boxed{Negative}", False), ("\\boxed{Positive} no: \\boxed{Negative}", False), ("Positive", None), ("", None)])
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("…\n\\boxed{Positive}", True),
+        ("\\boxed{Negative}", False),
+        ("\\boxed{Positive} no: \\boxed{Negative}", False),
+        ("Positive", None),
+        ("", None),
+    ],
+)
 def test_parse_verdict(reply, verdict):
     assert parse_verdict(reply) is verdict
 
@@ -48,8 +56,12 @@ class Scripted:
 
 
 def test_votes_and_probabilities(tiny_lm, world):
-    groups = [["\\boxed{Positive}", "\\boxed{Positive}", "\\boxed{Negative}"], ["\\boxed{Positive}", "\\boxed{Negative}"], ["?", ""],
-              ["?", "\\boxed{Negative}"]]
+    groups = [
+        ["\\boxed{Positive}", "\\boxed{Positive}", "\\boxed{Negative}"],
+        ["\\boxed{Positive}", "\\boxed{Negative}"],
+        ["?", ""],
+        ["?", "\\boxed{Negative}"],
+    ]
     judge = GenerativeJudge(tiny_lm, Scripted(tiny_lm, groups), world.prompts, None, 4, 4096, votes=3)
     judgments = judge.judge(STEPS, 0, probabilities=True)
     assert [j.verdict for j in judgments] == [True, False, None, False]
@@ -87,7 +99,11 @@ def test_the_chain_puts_the_bases_own_words_together(tiny_lm):
             return [[Completion(tiny_lm.encode(text), True) for text in group] for group in next(replies)]
 
     out = chain(tiny_lm, Sampling(), STEPS[:2], 1, 0)
-    assert out[0][0].endswith("\n15 and 15: 1=1, 5=5, same.\n\\boxed{Positive}") and out[0][0].startswith("Last: a.") and out[1] == [""]
+    assert (
+        out[0][0].endswith("\n15 and 15: 1=1, 5=5, same.\n\\boxed{Positive}")
+        and out[0][0].startswith("Last: a.")
+        and out[1] == [""]
+    )
 
 
 def test_label_budget_is_a_prefix(world):

@@ -70,8 +70,9 @@ def test_per_token_spreads_over_targets(examples: list[Example], tiny_lm: Langua
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5, 1000])
-def test_gradients_and_values_in_small_blocks(rows: int, new_lm, examples: list[Example],
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_and_values_in_small_blocks(
+    rows: int, new_lm, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the block, values and gradients are the naive ones, and no more rows than one block have logits at a time."""
     lm = new_lm("judge", noise=0.3)
     weight = torch.linspace(-1, 2, sum(len(example.completion) for example in examples))

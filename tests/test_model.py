@@ -110,8 +110,9 @@ def remove_template(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-@pytest.mark.parametrize("spoil", [spoil_nothing_there, spoil_empty, spoil_config, spoil_tokenizer, spoil_weights, remove_weights,
-                                   remove_template])
+@pytest.mark.parametrize(
+    "spoil", [spoil_nothing_there, spoil_empty, spoil_config, spoil_tokenizer, spoil_weights, remove_weights, remove_template]
+)
 def test_bad_base_folder(spoil, base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     shutil.copytree(base, folder)
@@ -336,8 +337,9 @@ def spoil_adapter_config(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{", encoding="utf-8")
 
 
-@pytest.mark.parametrize("spoil", [spoil_nothing_there, spoil_empty, spoil_adapter_weights, remove_adapter_weights,
-                                   spoil_adapter_config])
+@pytest.mark.parametrize(
+    "spoil", [spoil_nothing_there, spoil_empty, spoil_adapter_weights, remove_adapter_weights, spoil_adapter_config]
+)
 @pytest.mark.parametrize("others", [[], ["policy"]])
 def test_bad_adapter_folder(spoil, others: list[str], new_lm, tiny_lm: LanguageModel, tmp_path: Path) -> None:
     folder = tmp_path / "judge"
@@ -356,9 +358,20 @@ def test_adapter_of_another_base(new_lm, base: Path, tmp_path: Path) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     lm = new_lm()
-    other = LanguageModel(Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=len(lm.tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        intermediate_size=32, eos_token_id=2)), lm.tokenizer)
+    other = LanguageModel(
+        Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=len(lm.tokenizer),
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                intermediate_size=32,
+                eos_token_id=2,
+            )
+        ),
+        lm.tokenizer,
+    )
     other.new_adapter("judge", Lora(4, 8), 0)
     other.save_adapter("judge", tmp_path / "judge")
     with pytest.raises(ValueError) as caught:

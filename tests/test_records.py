@@ -62,7 +62,10 @@ def test_derived_views() -> None:
     assert Solution("p", ("a\n", " b"), None, False).text == "a\n b"
     steps = BenchItem("b", "q", ("a", "b", "c"), 1, False).steps()
     assert [(step.history, step.chunk, step.label) for step in steps] == [
-        ((), "a", True), (("a",), "b", False), (("a", "b"), "c", False)]
+        ((), "a", True),
+        (("a",), "b", False),
+        (("a", "b"), "c", False),
+    ]
     assert all(step.label for step in BenchItem("b", "q", ("a", "b"), -1, True).steps())
 
 
@@ -71,9 +74,20 @@ def test_empty_file(tmp_path: Path) -> None:
     assert read_jsonl(tmp_path / "none.jsonl", Problem) == []
 
 
-@pytest.mark.parametrize("line", [
-    "{", "", "3", "null", "[]", '""', '{"id": "p"}', '{"id": "p", "question": "q", "answer": "1", "colour": 2}',
-    '{"problem_id": "p", "method": "m"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "",
+        "3",
+        "null",
+        "[]",
+        '""',
+        '{"id": "p"}',
+        '{"id": "p", "question": "q", "answer": "1", "colour": 2}',
+        '{"problem_id": "p", "method": "m"}',
+    ],
+)
 def test_malformed_line_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(f"{records.to_json(SAMPLES[0])}\n{line}\n{records.to_json(SAMPLES[1])}\n", encoding="utf-8")

@@ -15,66 +15,177 @@ EVIL = "<script>alert('x')</script> & \"quoted\""
 CHUNKS = ("First, 2 < 3 & so\r\n", "  then   3·4 = 12.\n\n", f"{EVIL}\n", "\n\tThe answer is 12.")
 RULES = ("abs_q", "rel_effective", "rel_ratio")
 TRIES = (  # (position, text, verdict, kept)
-    (0, "Start with 6.\n", True, True), (1, "6 + 7 = 12\n", False, False), (1, "6 + 7 = 14\n", None, False),
-    (1, "6 + 7 = 13\n", True, True), (2, f"Answer {EVIL}", False, True))
+    (0, "Start with 6.\n", True, True),
+    (1, "6 + 7 = 12\n", False, False),
+    (1, "6 + 7 = 14\n", None, False),
+    (1, "6 + 7 = 13\n", True, True),
+    (2, f"Answer {EVIL}", False, True),
+)
 
 
 def training(steps: int, gain: float) -> list[dict]:
-    return [{"step": k + 1, "reward": 0.5 + gain * k / steps, "frac_reward_zero_std": 0.2 + 0.3 * k / steps,
-             "entropy": 0.6 - 0.4 * k / steps, "completions/mean_length": 90 - 20 * k / steps, "loss": 0.01}
-            for k in range(steps)]
+    return [
+        {
+            "step": k + 1,
+            "reward": 0.5 + gain * k / steps,
+            "frac_reward_zero_std": 0.2 + 0.3 * k / steps,
+            "entropy": 0.6 - 0.4 * k / steps,
+            "completions/mean_length": 90 - 20 * k / steps,
+            "loss": 0.01,
+        }
+        for k in range(steps)
+    ]
 
 
 def full_run() -> dict[str, object]:
     """Every file of a run folder, by its path there."""
     return {
         "claims.json": [
-            {"id": "f1", "claim": f"The judge beats the classifier {EVIL}", "source": "StepWiser Table 5", "paper": 12.1,
-             "measured": 0.2345, "interval": [0.101, 0.35], "baseline": "classifier", "holds": True},
-            {"id": "reset", "claim": "Chunk-reset [bold]helps[/bold]", "source": "StepWiser Table 7", "paper": 5.7,
-             "measured": -0.01, "interval": [-0.05, 0.03], "baseline": "no search", "holds": False},
-            {"id": "select", "claim": "Selection helps", "source": "StepWiser Table 8", "paper": None, "measured": None,
-             "interval": None, "baseline": "", "holds": None}],
-        "run.json": {"preset": "tiny", "seed": 7, "versions": {"torch": "2.9.1", "python": "3.11.7"},
-                     "hardware": {"cpu": "AMD EPYC 7B13", "cores": 2, "gpu": None, "memory_gb": 23.4},
-                     "stages": {"segment": {"seconds": 61.2, "tokens": 120345}, "judge": {"seconds": 3720.0, "tokens": 998001}},
-                     "seconds": 3999.0, "peak_memory_gb": 3.21,
-                     "recipe": {"preset": "tiny", "judge": {"lr": 1e-06, "steps": 40}}},
+            {
+                "id": "f1",
+                "claim": f"The judge beats the classifier {EVIL}",
+                "source": "StepWiser Table 5",
+                "paper": 12.1,
+                "measured": 0.2345,
+                "interval": [0.101, 0.35],
+                "baseline": "classifier",
+                "holds": True,
+            },
+            {
+                "id": "reset",
+                "claim": "Chunk-reset [bold]helps[/bold]",
+                "source": "StepWiser Table 7",
+                "paper": 5.7,
+                "measured": -0.01,
+                "interval": [-0.05, 0.03],
+                "baseline": "no search",
+                "holds": False,
+            },
+            {
+                "id": "select",
+                "claim": "Selection helps",
+                "source": "StepWiser Table 8",
+                "paper": None,
+                "measured": None,
+                "interval": None,
+                "baseline": "",
+                "holds": None,
+            },
+        ],
+        "run.json": {
+            "preset": "tiny",
+            "seed": 7,
+            "versions": {"torch": "2.9.1", "python": "3.11.7"},
+            "hardware": {"cpu": "AMD EPYC 7B13", "cores": 2, "gpu": None, "memory_gb": 23.4},
+            "stages": {"segment": {"seconds": 61.2, "tokens": 120345}, "judge": {"seconds": 3720.0, "tokens": 998001}},
+            "seconds": 3999.0,
+            "peak_memory_gb": 3.21,
+            "recipe": {"preset": "tiny", "judge": {"lr": 1e-06, "steps": 40}},
+        },
         "segment/metrics.json": {
-            "base": {"accuracy": 0.61, "interval": [0.57, 0.65], "chunks": 9.6, "tokens": 120.2, "newline_chunks": 9.6,
-                     "blank_line_chunks": 4.1},
+            "base": {
+                "accuracy": 0.61,
+                "interval": [0.57, 0.65],
+                "chunks": 9.6,
+                "tokens": 120.2,
+                "newline_chunks": 9.6,
+                "blank_line_chunks": 4.1,
+            },
             "policy": {"accuracy": 0.6, "interval": [0.56, 0.64], "chunks": 6.0, "tokens": 131.0, "format_kept": 0.98},
-            "ratio": 0.625, "teacher": "rules"},
+            "ratio": 0.625,
+            "teacher": "rules",
+        },
         "annotate/metrics.json": {
             "rules": [{"rule": rule, "positives": share} for rule, share in zip(RULES, (0.702, 0.61, 0.565), strict=True)],
-            "agreement": [{"rule": rule, "m": m, "agreement": 0.6 + 0.02 * m ** 0.5 * (k + 1),
-                           "balanced_agreement": 0.5 + 0.02 * m ** 0.5 * k}
-                          for k, rule in enumerate(RULES) for m in (16, 8, 4, 2, 1)],
-            "tokens": 2345678, "seconds": 612.3, "solutions": 500, "steps": 3210, "exact_positive": 0.643,
-            "mistakes": {"wrong sum": 120, "skipped a step": 45, "copied wrongly": 12}},
-        "judge/metrics.json": {"grpo": training(40, 0.3), "tenth": training(40, 0.15),
-                               "format": {"examples": 64, "well_formed": 0.97, "validation": {"f1": 0.31}}},
-        "evaluate/metrics.json": {"items": 300, "with_error": 150, "rows": [
-            {"name": name, "labels_used": labels, "f1": f1, "interval": [f1 - 0.05, f1 + 0.04], "accuracy_error": f1 - 0.1,
-             "accuracy_correct": f1 + 0.1, "unparseable": 0.01, "balanced_accuracy": balanced, "tokens_per_step": tokens}
-            for name, labels, f1, balanced, tokens in (
-                ("generative judge, GRPO", 600, 0.62, 0.81, 71.0), ("generative judge, a tenth", 60, 0.48, 0.7, 75.0),
-                ("classifier", 600, 0.41, 0.68, 1.0), ("untrained judge", 0, 0.22, 0.55, 66.0),
-                ("always Positive", 0, 0.05, None, 0.0))]},
-        "search/metrics.json": {"difference": {"chunk-reset minus no search": 0.052, "interval": [0.01, 0.094]}, "rows": [
-            {"method": method, "accuracy": share, "interval": [share - 0.06, share + 0.05], "policy_tokens": 130 * cost,
-             "judge_tokens": judge, "rejected_tokens": judge // 2, "tokens": 130 * cost + judge}
-            for method, share, cost, judge in (("no search", 0.45, 1, 0), ("chunk-reset, judge", 0.52, 2, 900),
-                                               ("majority vote, same tokens", 0.55, 8, 0), ("random rejection", 0.44, 2, 0))]},
+            "agreement": [
+                {"rule": rule, "m": m, "agreement": 0.6 + 0.02 * m**0.5 * (k + 1), "balanced_agreement": 0.5 + 0.02 * m**0.5 * k}
+                for k, rule in enumerate(RULES)
+                for m in (16, 8, 4, 2, 1)
+            ],
+            "tokens": 2345678,
+            "seconds": 612.3,
+            "solutions": 500,
+            "steps": 3210,
+            "exact_positive": 0.643,
+            "mistakes": {"wrong sum": 120, "skipped a step": 45, "copied wrongly": 12},
+        },
+        "judge/metrics.json": {
+            "grpo": training(40, 0.3),
+            "tenth": training(40, 0.15),
+            "format": {"examples": 64, "well_formed": 0.97, "validation": {"f1": 0.31}},
+        },
+        "evaluate/metrics.json": {
+            "items": 300,
+            "with_error": 150,
+            "rows": [
+                {
+                    "name": name,
+                    "labels_used": labels,
+                    "f1": f1,
+                    "interval": [f1 - 0.05, f1 + 0.04],
+                    "accuracy_error": f1 - 0.1,
+                    "accuracy_correct": f1 + 0.1,
+                    "unparseable": 0.01,
+                    "balanced_accuracy": balanced,
+                    "tokens_per_step": tokens,
+                }
+                for name, labels, f1, balanced, tokens in (
+                    ("generative judge, GRPO", 600, 0.62, 0.81, 71.0),
+                    ("generative judge, a tenth", 60, 0.48, 0.7, 75.0),
+                    ("classifier", 600, 0.41, 0.68, 1.0),
+                    ("untrained judge", 0, 0.22, 0.55, 66.0),
+                    ("always Positive", 0, 0.05, None, 0.0),
+                )
+            ],
+        },
+        "search/metrics.json": {
+            "difference": {"chunk-reset minus no search": 0.052, "interval": [0.01, 0.094]},
+            "rows": [
+                {
+                    "method": method,
+                    "accuracy": share,
+                    "interval": [share - 0.06, share + 0.05],
+                    "policy_tokens": 130 * cost,
+                    "judge_tokens": judge,
+                    "rejected_tokens": judge // 2,
+                    "tokens": 130 * cost + judge,
+                }
+                for method, share, cost, judge in (
+                    ("no search", 0.45, 1, 0),
+                    ("chunk-reset, judge", 0.52, 2, 900),
+                    ("majority vote, same tokens", 0.55, 8, 0),
+                    ("random rejection", 0.44, 2, 0),
+                )
+            ],
+        },
         "evaluate/showcase.json": [
-            {"question": f"How much is 3·4? {EVIL}", "answer": "12", "correct": correct, "chunks": [
-                {"text": text, "verdict": verdict, "label": label, "p_positive": 0.83,
-                 "analysis": f"Goal: {EVIL}\n\\boxed{{Positive}}"}
-                for text, verdict, label in zip(CHUNKS, (True, False, None, True), (True, True, None, False), strict=True)]}
-            for correct in (True, False, True)],
-        "search/trace.json": {"question": "What is 6 + 7?", "answer": "13", "given": None, "correct": False, "tries": [
-            {"position": position, "try": count, "text": text, "verdict": verdict, "analysis": EVIL, "kept": kept}
-            for count, (position, text, verdict, kept) in enumerate(TRIES)]},
+            {
+                "question": f"How much is 3·4? {EVIL}",
+                "answer": "12",
+                "correct": correct,
+                "chunks": [
+                    {
+                        "text": text,
+                        "verdict": verdict,
+                        "label": label,
+                        "p_positive": 0.83,
+                        "analysis": f"Goal: {EVIL}\n\\boxed{{Positive}}",
+                    }
+                    for text, verdict, label in zip(CHUNKS, (True, False, None, True), (True, True, None, False), strict=True)
+                ],
+            }
+            for correct in (True, False, True)
+        ],
+        "search/trace.json": {
+            "question": "What is 6 + 7?",
+            "answer": "13",
+            "given": None,
+            "correct": False,
+            "tries": [
+                {"position": position, "try": count, "text": text, "verdict": verdict, "analysis": EVIL, "kept": kept}
+                for count, (position, text, verdict, kept) in enumerate(TRIES)
+            ],
+        },
     }
 
 
@@ -113,8 +224,9 @@ class Tree(HTMLParser):
             entry[2].append(data)
 
     def find(self, tag: str, kind: str | None = None) -> list[tuple[str, dict, str]]:
-        return [(t, a, "".join(text)) for t, a, text in self.all
-                if t == tag and (kind is None or kind in a.get("class", "").split())]
+        return [
+            (t, a, "".join(text)) for t, a, text in self.all if t == tag and (kind is None or kind in a.get("class", "").split())
+        ]
 
     def section(self, name: str) -> str:
         return next("".join(text) for tag, a, text in self.all if tag == "section" and a["id"] == name)
@@ -131,11 +243,26 @@ def test_full_run_has_every_section_and_its_numbers(full):
     header = page.find("header")[0][2]
     assert "1 of 2 tested claims hold · 1 h 6 min · AMD EPYC 7B13, 2 cores, no GPU, 23.4 GB memory" in header
     assert [a["id"] for _, a, _ in page.find("section")] == [
-        "claims", "segment", "annotate", "judge", "evaluate", "search", "solutions", "trace", "run"]
+        "claims",
+        "segment",
+        "annotate",
+        "judge",
+        "evaluate",
+        "search",
+        "solutions",
+        "trace",
+        "run",
+    ]
     assert "not run yet" not in full
-    for section, seen in {"claims": "0.234 [0.101, 0.35]", "segment": "×0.625", "annotate": "rel_ratio: M 16, 0.84",
-                          "judge": "validation / f1", "evaluate": "0.62 [0.57, 0.66]", "search": "+0.052",
-                          "run": '"lr": 1e-06'}.items():
+    for section, seen in {
+        "claims": "0.234 [0.101, 0.35]",
+        "segment": "×0.625",
+        "annotate": "rel_ratio: M 16, 0.84",
+        "judge": "validation / f1",
+        "evaluate": "0.62 [0.57, 0.66]",
+        "search": "+0.052",
+        "run": '"lr": 1e-06',
+    }.items():
         assert seen in page.section(section), section
     assert [text for _, _, text in page.find("span", "badge")][:3] == ["✓ holds", "✗ does not hold", "– not tested"]
     assert full.count("<polyline") == 3 + 3 + 4 * 2  # two charts of three rules, four charts of two trainings
@@ -156,10 +283,12 @@ def test_any_one_file_may_be_missing(tmp_path, missing):
 
 
 def test_numbers_that_are_not_there_leave_a_dash_or_no_chart(tmp_path):
-    files = {"judge/metrics.json": {"grpo": [], "tenth": [], "format": {"f1": float("nan")}},
-             "annotate/metrics.json": {"rules": [], "agreement": [], "exact_positive": None, "mistakes": {}},
-             "evaluate/metrics.json": {"rows": [{"name": "judge", "f1": None, "interval": None}]},
-             "search/metrics.json": {"rows": [{"method": "vote", "accuracy": 0.5, "interval": None}]}}
+    files = {
+        "judge/metrics.json": {"grpo": [], "tenth": [], "format": {"f1": float("nan")}},
+        "annotate/metrics.json": {"rules": [], "agreement": [], "exact_positive": None, "mistakes": {}},
+        "evaluate/metrics.json": {"rows": [{"name": "judge", "f1": None, "interval": None}]},
+        "search/metrics.json": {"rows": [{"method": "vote", "accuracy": 0.5, "interval": None}]},
+    }
     text = written(tmp_path, files)
     assert "nan" not in text.lower() and text.count("<rect") == 1 and "<polyline" not in text
 
@@ -190,7 +319,7 @@ def test_nothing_is_loaded(full):
 def test_chunks_rejoin_exactly_and_carry_their_verdicts(full):
     page = Tree(full)
     texts = [text for _, _, text in page.find("span", "text")]
-    assert texts[:len(CHUNKS)] == list(CHUNKS)
+    assert texts[: len(CHUNKS)] == list(CHUNKS)
     assert "\r" not in full  # a browser would read it back as a line feed
     kinds = [a["class"].split()[1] for _, a, _ in page.find("details", "step")]
     assert kinds[:4] == ["good", "bad", "none", "good"]
@@ -253,7 +382,17 @@ def test_ticks_enclose_the_values(low, high):
 
 def test_numbers():
     assert [number(v) for v in (None, float("nan"), 0, 0.4472, -0.05, 36.25, 999.7, 12345.6, 1234567, True)] == [
-        "–", "–", "0", "0.447", "−0.05", "36.2", "1,000", "12,346", "1,234,567", "–"]
+        "–",
+        "–",
+        "0",
+        "0.447",
+        "−0.05",
+        "36.2",
+        "1,000",
+        "12,346",
+        "1,234,567",
+        "–",
+    ]
     assert [number(v, signed=True) for v in (0.05, -0.05, 0.0, 3)] == ["+0.05", "−0.05", "0", "+3"]
     assert interval(0.5, [0.4, 0.6]) == "0.5 [0.4, 0.6]" and interval(0.5, None) == "0.5" and interval(None, None) == "–"
     assert [duration(s) for s in (0.25, 59.96, 200, 7500, None)] == ["0.25 s", "1 min 0 s", "3 min 20 s", "2 h 5 min", "–"]

@@ -17,13 +17,22 @@ from minisw.runs import Run
 
 def test_presets_and_knobs_are_read():
     command = reproduce.parse(["--preset", "smoke", "--seed", "7", "--judge.steps", "5", "--judge.no-tenth", "--dry-run"])
-    assert command.judge.steps == 5 and command.seed == 7 and command.dry_run and command.judge.group == PRESETS["smoke"].judge.group
+    assert (
+        command.judge.steps == 5 and command.seed == 7 and command.dry_run and command.judge.group == PRESETS["smoke"].judge.group
+    )
     assert reproduce.parse([]).judge == Recipe().judge
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--preset", "huge"], "unknown preset 'huge'"), (["--judge.stepz", "3"], "did you mean --judge.steps"), (["--stage", "cook"], "unknown stage"),
-    (["--judge.steps", "many"], "cannot read the command line"), (["--preset"], "unknown preset")])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "huge"], "unknown preset 'huge'"),
+        (["--judge.stepz", "3"], "did you mean --judge.steps"),
+        (["--stage", "cook"], "unknown stage"),
+        (["--judge.steps", "many"], "cannot read the command line"),
+        (["--preset"], "unknown preset"),
+    ],
+)
 def test_a_bad_command_line_is_one_line(arguments, words):
     with pytest.raises(ValueError, match=words) as caught:
         reproduce.parse(arguments)
@@ -31,7 +40,9 @@ def test_a_bad_command_line_is_one_line(arguments, words):
 
 
 def command_line(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "minisw.reproduce", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "minisw.reproduce", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
 
 
 def test_exit_status_2_and_one_line(tmp_path):

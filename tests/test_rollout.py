@@ -21,8 +21,14 @@ def reference(lm: LanguageModel, prompts: list[list[int]], new_tokens: int = 24,
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     # -1 is no token: without `ends` nothing ends a row
-    out = lm.model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=new_tokens, pad_token_id=pad,
-                            eos_token_id=list(ends) or -1)
+    out = lm.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        pad_token_id=pad,
+        eos_token_id=list(ends) or -1,
+    )
     rows = []
     for row in out[:, width:].tolist():
         at = next((i for i, token in enumerate(row) if token in ends), new_tokens - 1)
@@ -53,8 +59,9 @@ def ends(tiny_lm: LanguageModel, endless: list[list[int]], monkeypatch: pytest.M
 
 @pytest.mark.parametrize("prefill_tokens", [8192, 40, 1])
 @pytest.mark.parametrize("slots", [1, 3, 8])
-def test_greedy_equals_generate(slots: int, prefill_tokens: int, tiny_lm: LanguageModel, prompts: list[list[int]],
-                                ends: tuple[int, ...]) -> None:
+def test_greedy_equals_generate(
+    slots: int, prefill_tokens: int, tiny_lm: LanguageModel, prompts: list[list[int]], ends: tuple[int, ...]
+) -> None:
     expected = reference(tiny_lm, prompts, ends=ends)
     lengths = [len(row) for row in expected]
     assert lengths[0] == 1 and len(set(lengths)) >= 3 and max(lengths) == 24, lengths
@@ -72,8 +79,9 @@ def test_greedy_is_not_trivial(endless: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize("slots", [2, 50])
-def test_branches_equal_requests_of_their_prefixes(slots: int, tiny_lm: LanguageModel, prompts: list[list[int]],
-                                                   ends: tuple[int, ...]) -> None:
+def test_branches_equal_requests_of_their_prefixes(
+    slots: int, tiny_lm: LanguageModel, prompts: list[list[int]], ends: tuple[int, ...]
+) -> None:
     ids = prompts[5]
     starts = tuple(range(1, len(ids) + 1))
     sampler = Sampler(tiny_lm, slots)
@@ -83,8 +91,9 @@ def test_branches_equal_requests_of_their_prefixes(slots: int, tiny_lm: Language
     assert ids_of(together[:1]) == reference(tiny_lm, [prompts[1]], ends=ends)
 
 
-def test_results_stand_in_the_order_of_branches(tiny_lm: LanguageModel, prompts: list[list[int]],
-                                                endless: list[list[int]]) -> None:
+def test_results_stand_in_the_order_of_branches(
+    tiny_lm: LanguageModel, prompts: list[list[int]], endless: list[list[int]]
+) -> None:
     request = Request(prompts[5], 2, (9, 4))
     assert request.branches() == [9, 9, 4, 4]
     nine, four = reference(tiny_lm, [prompts[5][:9], prompts[5][:4]], 6)
@@ -194,8 +203,9 @@ def cut_at(lm: LanguageModel, row: list[int], stop: str) -> list[int]:
     return next((row[:n] for n in range(1, len(row) + 1) if stop in lm.decode(row[:n])), row)
 
 
-def test_stop_string_of_several_tokens(tiny_lm: LanguageModel, prompts: list[list[int]], endless: list[list[int]],
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_string_of_several_tokens(
+    tiny_lm: LanguageModel, prompts: list[list[int]], endless: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tiny_lm, "end_ids", [])
     row = next(row for row in endless if len(tiny_lm.encode(tiny_lm.decode(row[4:6]))) == 2)
     stop = tiny_lm.decode(row[4:6])
@@ -206,11 +216,16 @@ def test_stop_string_of_several_tokens(tiny_lm: LanguageModel, prompts: list[lis
     assert [group[0].finished for group in results] == [stop in tiny_lm.decode(row) for row in expected]
 
 
-def test_stop_string_of_one_token(tiny_lm: LanguageModel, prompts: list[list[int]], endless: list[list[int]],
-                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_string_of_one_token(
+    tiny_lm: LanguageModel, prompts: list[list[int]], endless: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tiny_lm, "end_ids", [])
-    stop = next(tiny_lm.decode([token]) for row in endless for token in row[3:]
-                if tiny_lm.encode(tiny_lm.decode([token])) == [token] and len(tiny_lm.decode([token])) > 4)
+    stop = next(
+        tiny_lm.decode([token])
+        for row in endless
+        for token in row[3:]
+        if tiny_lm.encode(tiny_lm.decode([token])) == [token] and len(tiny_lm.decode([token])) > 4
+    )
     results = Sampler(tiny_lm, 3).generate([Request(ids) for ids in prompts], Sampling(24, 0, stop), seed=0)
     expected = [cut_at(tiny_lm, row, stop) for row in endless]
     assert min(map(len, expected)) < 24
@@ -218,8 +233,9 @@ def test_stop_string_of_one_token(tiny_lm: LanguageModel, prompts: list[list[int
     assert [group[0].finished for group in results] == [stop in tiny_lm.decode(row) for row in expected]
 
 
-def test_stop_string_within_another_token(tiny_lm: LanguageModel, prompts: list[list[int]], endless: list[list[int]],
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_string_within_another_token(
+    tiny_lm: LanguageModel, prompts: list[list[int]], endless: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As Qwen's ".\\n\\n", one token, holds "\\n\\n", which is one too: both end a row."""
     monkeypatch.setattr(tiny_lm, "end_ids", [])
     stop = next(piece for row in endless for piece in tiny_lm.decode(row[2:4])[1:] if piece.isalpha())
@@ -270,8 +286,12 @@ def test_sampling_in_another_type(new_lm, prompts: list[list[int]], endless: lis
     lm.sampling_dtype = torch.bfloat16
     before = weights(lm)
     with lm.using(None):
-        results = Sampler(lm, 4).generate([Request(ids) for ids in prompts], Sampling(2, 0), 0,
-                                          progress=lambda n: seen.update(p.dtype for p in lm.model.parameters()))
+        results = Sampler(lm, 4).generate(
+            [Request(ids) for ids in prompts],
+            Sampling(2, 0),
+            0,
+            progress=lambda n: seen.update(p.dtype for p in lm.model.parameters()),
+        )
     assert seen == {torch.bfloat16}
     after = weights(lm)
     assert all(torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items())
@@ -290,8 +310,9 @@ def test_a_failed_generation_puts_the_weights_back(new_lm, prompts: list[list[in
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(lm).items())
 
 
-def test_adapter_samples_as_unmerged(new_lm, prompts: list[list[int]], endless: list[list[int]],
-                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_samples_as_unmerged(
+    new_lm, prompts: list[list[int]], endless: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lm = new_lm("judge", "other", noise=0.2)
     monkeypatch.setattr(lm, "end_ids", [])
     requests, found = [Request(ids) for ids in prompts], {}

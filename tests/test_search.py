@@ -65,7 +65,13 @@ def test_a_rejected_chunk_is_sampled_again_from_the_same_place(lm, world):
 def test_after_the_last_try_the_chunk_is_kept_and_the_count_starts_anew(lm, world):
     lines = [f"<chunk>1+1=3{i}. </chunk>" for i in range(3)] + ["<chunk>2+1=3. </chunk>", LAST]
     answer, tries, _ = reset(lm, world, lines, RejectText("1+1"), tries=3)
-    assert [(t["position"], t["try"], t["kept"]) for t in tries] == [(0, 1, False), (0, 2, False), (0, 3, True), (1, 1, True), (2, 1, True)]
+    assert [(t["position"], t["try"], t["kept"]) for t in tries] == [
+        (0, 1, False),
+        (0, 2, False),
+        (0, 3, True),
+        (1, 1, True),
+        (2, 1, True),
+    ]
 
 
 def test_with_a_judge_that_rejects_nothing_it_is_plain_sampling(lm, world):

@@ -24,7 +24,10 @@ def test_splits_and_tags_rejoin_to_the_text():
         assert segment.parse(segment.tag(chunks)) == (chunks, True) or not chunks[0].strip()
 
 
-@pytest.mark.parametrize("text", ["<chunk>a", "a</chunk>", "a<chunk>b</chunk>", "<chunk>a<chunk>b</chunk></chunk>", "<chunk>a</chunk>b<chunk>c", "plain"])
+@pytest.mark.parametrize(
+    "text",
+    ["<chunk>a", "a</chunk>", "a<chunk>b</chunk>", "<chunk>a<chunk>b</chunk></chunk>", "<chunk>a</chunk>b<chunk>c", "plain"],
+)
 def test_a_broken_format_is_seen_and_loses_no_text_but_tags(text):
     chunks, well_formed = segment.parse(text)
     assert not well_formed
@@ -57,6 +60,8 @@ def test_prompted_teacher_goes_through_the_same_filter(tiny_lm, monkeypatch):
     replies = {"a\n\nb": "a\n\n</chunk><chunk>b</chunk>", "c d": "c </chunk><chunk>D</chunk>"}
     sampler = Sampler(tiny_lm)
     order = iter(replies.values())
-    monkeypatch.setattr(sampler, "generate", lambda requests, sampling, seed: [[type("C", (), {"ids": next(order)})()] for _ in requests])
+    monkeypatch.setattr(
+        sampler, "generate", lambda requests, sampling, seed: [[type("C", (), {"ids": next(order)})()] for _ in requests]
+    )
     monkeypatch.setattr(tiny_lm, "decode", lambda ids: ids)
     assert segment.teach(tiny_lm, sampler, world, list(replies), 1, True, 0) == [["a\n\n", "b"], None]

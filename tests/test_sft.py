@@ -18,8 +18,11 @@ from minisw.sft import _step, train_sft
 def examples(tiny_lm: LanguageModel) -> list[Example]:
     """Sums in long-hand, with replies of different lengths."""
     end = tiny_lm.tokenizer.eos_token_id
-    return [Example(tiny_lm.chat(f"Work out {a}+{b}."), [*tiny_lm.encode("So " * (a % 4) + f"{a}+{b}={a + b}."), end])
-            for a in range(3, 8) for b in range(2, 6)]
+    return [
+        Example(tiny_lm.chat(f"Work out {a}+{b}."), [*tiny_lm.encode("So " * (a % 4) + f"{a}+{b}={a + b}."), end])
+        for a in range(3, 8)
+        for b in range(2, 6)
+    ]
 
 
 def adapter(lm: LanguageModel, name: str = "policy") -> dict[str, torch.Tensor]:
@@ -108,8 +111,17 @@ def test_resumed_equals_uninterrupted(killed_in: str, new_lm, examples: list[Exa
     assert path.exists()
 
     lm, epochs, steps = new_lm("policy"), [], []
-    metrics = train_sft(lm, "policy", examples, knobs, 200, seed=5, checkpoint=path, on_epoch=epochs.append,
-                        progress=lambda n, m: steps.append(m["step"]))
+    metrics = train_sft(
+        lm,
+        "policy",
+        examples,
+        knobs,
+        200,
+        seed=5,
+        checkpoint=path,
+        on_epoch=epochs.append,
+        progress=lambda n, m: steps.append(m["step"]),
+    )
     assert epochs == [3, 4] and steps == [7, 8, 9, 10, 11, 12]  # it went on, it did not start anew
     assert metrics == expected
     assert equal(adapter(lm), whole)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from minisw import stats
 from minisw.records import BenchItem, Judgment, Problem, Solution, write_json
 from minisw.runs import Run
-from minisw.segment import POLICY, flat, sample_solutions
+from minisw.segment import POLICY, TAG_TOKENS, flat, sample_solutions
 
 WRONG = -2  # a prediction that no label equals
 
@@ -34,31 +34,47 @@ def f1_official(rows: Sequence[tuple[BenchItem, int]]) -> float:
 
 def accuracies(rows: Sequence[tuple[BenchItem, int]]) -> tuple[float, float]:
     """(accuracy on items with a labelled error, accuracy on items labelled −1)."""
-    return (stats.mean([p == item.label for item, p in rows if item.label >= 0]),
-            stats.mean([p == item.label for item, p in rows if item.label < 0]))
+    return (
+        stats.mean([p == item.label for item, p in rows if item.label >= 0]),
+        stats.mean([p == item.label for item, p in rows if item.label < 0]),
+    )
 
 
 def f1_by_answer(rows: Sequence[tuple[BenchItem, int]]) -> float:
     """StepWiser's own split: by final answer wrong / right instead of by label (paper-facts: Table 5's two metrics)."""
-    return harmonic_mean(stats.mean([p == item.label for item, p in rows if not item.final_correct]),
-                         stats.mean([p == item.label for item, p in rows if item.final_correct]))
+    return harmonic_mean(
+        stats.mean([p == item.label for item, p in rows if not item.final_correct]),
+        stats.mean([p == item.label for item, p in rows if item.final_correct]),
+    )
 
 
 def score(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
     """All figures of one judge: both F1, their interval, accuracies, step accuracy up to the first error, unreadable share."""
     rows = [(item, predict(j)) for item, j in zip(items, judgments, strict=True)]
-    upto = [(s.label, j.verdict) for item, js in zip(items, judgments, strict=True)
-            for s, j in list(zip(item.steps(), js, strict=True))[: item.label + 1 if item.label >= 0 else None]]
+    upto = [
+        (s.label, j.verdict)
+        for item, js in zip(items, judgments, strict=True)
+        for s, j in list(zip(item.steps(), js, strict=True))[: item.label + 1 if item.label >= 0 else None]
+    ]
     with_error, without = accuracies(rows)
     sides = [stats.mean([verdict is label for label, verdict in upto if label is side]) for side in (True, False)]
     every = flat(judgments)
-    return {"f1": f1_official(rows), "interval": stats.bootstrap(rows, f1_official, seed, resamples), "f1_by_answer": f1_by_answer(rows),
-            "accuracy_error": with_error, "accuracy_correct": without, "balanced_accuracy": stats.mean(sides),
-            "unparseable": stats.mean([j.verdict is None for j in every]), "tokens_per_step": stats.mean([j.tokens for j in every]),
-            "predictions": [p for _, p in rows]}
+    return {
+        "f1": f1_official(rows),
+        "interval": stats.bootstrap(rows, f1_official, seed, resamples),
+        "f1_by_answer": f1_by_answer(rows),
+        "accuracy_error": with_error,
+        "accuracy_correct": without,
+        "balanced_accuracy": stats.mean(sides),
+        "unparseable": stats.mean([j.verdict is None for j in every]),
+        "tokens_per_step": stats.mean([j.tokens for j in every]),
+        "predictions": [p for _, p in rows],
+    }
 
 
-def f1_difference(items: Sequence[BenchItem], a: Sequence[int], b: Sequence[int], seed: int, resamples: int) -> tuple[float, tuple[float, float]]:
+def f1_difference(
+    items: Sequence[BenchItem], a: Sequence[int], b: Sequence[int], seed: int, resamples: int
+) -> tuple[float, tuple[float, float]]:
     """F1 of predictions `a` minus that of `b`, and its paired bootstrap interval."""
     rows = list(zip(items, a, b, strict=True))
 
@@ -74,14 +90,34 @@ def exact_items(run: Run) -> list[BenchItem]:
     problems = world.load("test", run.recipe.problems.test, run.seed)
     each = -(-count // len(problems))
     with run.lm.using(POLICY):
-        solutions = run.records(run.folder / "evaluate" / "solutions.jsonl", Solution, "test: solutions to judge", len(problems) * each,
-                                lambda tick: flat(sample_solutions(run.lm, run.sampler, world, problems, each, run.seed_of("evaluate"),
-                                                                   run.recipe.segment.max_new_tokens + 60, True, tick)))
+        solutions = run.records(
+            run.folder / "evaluate" / "solutions.jsonl",
+            Solution,
+            "test: solutions to judge",
+            len(problems) * each,
+            lambda tick: flat(
+                sample_solutions(
+                    run.lm,
+                    run.sampler,
+                    world,
+                    problems,
+                    each,
+                    run.seed_of("evaluate"),
+                    run.recipe.segment.max_new_tokens + TAG_TOKENS,
+                    True,
+                    tick,
+                )
+            ),
+        )
     by_id: dict[str, Problem] = {p.id: p for p in problems}
     items = []
     for s in [s for s in solutions if s.well_formed][:count]:
         labels = world.exact_labels(by_id[s.problem_id], s.chunks)
-        items.append(BenchItem(s.problem_id, by_id[s.problem_id].question, s.chunks, labels.index(False) if False in labels else -1, s.correct))
+        items.append(
+            BenchItem(
+                s.problem_id, by_id[s.problem_id].question, s.chunks, labels.index(False) if False in labels else -1, s.correct
+            )
+        )
     return items
 
 
@@ -112,12 +148,25 @@ def run_stage(run: Run) -> None:
     threshold = json.loads((run.folder / "classifier" / "metrics.json").read_text(encoding="utf-8"))["threshold"]
 
     def generative(adapter: str | None, name: str, votes: int = 1) -> GenerativeJudge:
-        return GenerativeJudge(lm, run.sampler, run.world.prompts, adapter, recipe.judge.max_new_tokens, micro, name,
-                               recipe.judge.temperature if votes > 1 else 0.0, votes)
+        return GenerativeJudge(
+            lm,
+            run.sampler,
+            run.world.prompts,
+            adapter,
+            recipe.judge.max_new_tokens,
+            micro,
+            name,
+            recipe.judge.temperature if votes > 1 else 0.0,
+            votes,
+        )
 
-    judges = {"always": AlwaysPositive(), "untrained": generative(None, "untrained judge"),
-              "classifier": DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro, threshold),
-              "start": generative(START, "judge before GRPO"), "judge": generative(JUDGE, "judge after GRPO")}
+    judges = {
+        "always": AlwaysPositive(),
+        "untrained": generative(None, "untrained judge"),
+        "classifier": DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro, threshold),
+        "start": generative(START, "judge before GRPO"),
+        "judge": generative(JUDGE, "judge after GRPO"),
+    }
     if recipe.judge.votes > 1:
         judges["vote"] = generative(JUDGE, f"judge after GRPO, majority of {recipe.judge.votes}", recipe.judge.votes)
     if recipe.judge.tenth:
@@ -126,17 +175,27 @@ def run_stage(run: Run) -> None:
     rows, results = [], {}
     for key, judge in judges.items():
         results[key] = judge_items(run, key, judge, items)
-        rows.append({"id": key, "name": judge.name, "labels_used": used.get(key, 0),
-                     **score(items, results[key], run.seed, recipe.evaluate.resamples)})
+        rows.append(
+            {
+                "id": key,
+                "name": judge.name,
+                "labels_used": used.get(key, 0),
+                **score(items, results[key], run.seed, recipe.evaluate.resamples),
+            }
+        )
     predictions = {row["id"]: row.pop("predictions") for row in rows}
-    pairs = [("judge", "classifier"), ("judge", "untrained"), ("judge", "start")] + ([("tenth", "classifier")] if recipe.judge.tenth else [])
+    pairs = [("judge", "classifier"), ("judge", "untrained"), ("judge", "start")] + (
+        [("tenth", "classifier")] if recipe.judge.tenth else []
+    )
     differences = {}
     for a, b in pairs:
         measured, interval = f1_difference(items, predictions[a], predictions[b], run.seed, recipe.evaluate.resamples)
         differences[f"{a}-{b}"] = {"measured": measured, "interval": interval}
     write_json(folder / "showcase.json", showcase(items, results["judge"]))
-    write_json(folder / "metrics.json", {"rows": rows, "differences": differences, "items": len(items),
-                                         "with_error": sum(item.label >= 0 for item in items)})
+    write_json(
+        folder / "metrics.json",
+        {"rows": rows, "differences": differences, "items": len(items), "with_error": sum(item.label >= 0 for item in items)},
+    )
 
 
 def run_labels(run: Run) -> dict[str, int]:
@@ -152,8 +211,13 @@ def judge_items(run: Run, key: str, judge, items: Sequence[BenchItem]) -> list[l
     path = run.folder / "evaluate" / f"{key}.jsonl"
     steps = flat([item.steps() for item in items])
     extra = {"probabilities": True} if key == "judge" else {}  # one more forward over all of it: for the judge in question
-    flat_judgments = run.records(path, Judgment, judge.name, len(steps) * getattr(judge, "votes", 1),
-                                 lambda tick: judge.judge(steps, run.seed_of(f"evaluate-{key}"), tick, **extra))
+    flat_judgments = run.records(
+        path,
+        Judgment,
+        judge.name,
+        len(steps) * getattr(judge, "votes", 1),
+        lambda tick: judge.judge(steps, run.seed_of(f"evaluate-{key}"), tick, **extra),
+    )
     out, at = [], 0
     for item in items:
         out.append(flat_judgments[at : at + len(item.chunks)])
@@ -163,14 +227,34 @@ def judge_items(run: Run, key: str, judge, items: Sequence[BenchItem]) -> list[l
 
 def showcase(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]) -> list[dict]:
     """Three solutions for the report: an error that was found, a right solution passed, and a miss where there is one."""
-    kinds = {"found": lambda i, p: i.label >= 0 and p == i.label, "passed": lambda i, p: i.label < 0 and p == -1, "missed": lambda i, p: p != i.label}
+    kinds = {
+        "found": lambda i, p: i.label >= 0 and p == i.label,
+        "passed": lambda i, p: i.label < 0 and p == -1,
+        "missed": lambda i, p: p != i.label,
+    }
     picked: list[int] = []
     for fits in kinds.values():
-        picked += [n for n, (item, j) in enumerate(zip(items, judgments, strict=True)) if n not in picked and fits(item, predict(j))][:1]
-    return [{"question": items[n].question, "answer": "", "correct": items[n].final_correct,
-             "chunks": [{"text": s.chunk, "verdict": j.verdict, "analysis": j.analysis, "p_positive": j.p_positive,
-                         "label": s.label if items[n].label < 0 or i <= items[n].label else None}
-                        for i, (s, j) in enumerate(zip(items[n].steps(), judgments[n], strict=True))]} for n in picked]
+        picked += [
+            n for n, (item, j) in enumerate(zip(items, judgments, strict=True)) if n not in picked and fits(item, predict(j))
+        ][:1]
+    return [
+        {
+            "question": items[n].question,
+            "answer": "",
+            "correct": items[n].final_correct,
+            "chunks": [
+                {
+                    "text": s.chunk,
+                    "verdict": j.verdict,
+                    "analysis": j.analysis,
+                    "p_positive": j.p_positive,
+                    "label": s.label if items[n].label < 0 or i <= items[n].label else None,
+                }
+                for i, (s, j) in enumerate(zip(items[n].steps(), judgments[n], strict=True))
+            ],
+        }
+        for n in picked
+    ]
 
 
 __all__ = ["f1_by_answer", "f1_official", "predict", "run_stage", "score"]

@@ -55,11 +55,15 @@ def best_threshold(p: Sequence[float], steps: Sequence[LabelledStep]) -> tuple[f
         if not step.history:
             items.append(BenchItem(step.problem_id, step.question, (), -1, True))
             values.append([])
-        items[-1] = dataclasses.replace(items[-1], chunks=(*items[-1].chunks, step.chunk), label=items[-1].label if step.label else len(step.history))
+        items[-1] = dataclasses.replace(
+            items[-1], chunks=(*items[-1].chunks, step.chunk), label=items[-1].label if step.label else len(step.history)
+        )
         values[-1].append(value)
 
     def f1(threshold: float) -> float:
-        return f1_official([(item, next((i for i, v in enumerate(vs) if v < threshold), -1)) for item, vs in zip(items, values, strict=True)])
+        return f1_official(
+            [(item, next((i for i, v in enumerate(vs) if v < threshold), -1)) for item, vs in zip(items, values, strict=True)]
+        )
 
     return max(((t, f1(t)) for t in (i / 50 for i in range(1, 50))), key=lambda pair: pair[1])
 
@@ -71,14 +75,19 @@ def balanced_accuracy(judgments: Sequence[Judgment], labels: Sequence[bool]) -> 
 
 
 def run_stage(run: Run) -> None:
-    """Writes classifier/: the sweep, the adapter `classifier` with the best first-error F1 on validation labels and its threshold, metrics.json."""
+    """Writes classifier/: the sweep, the adapter `classifier`, and metrics.json with its threshold.
+
+    Learning rate, epochs and threshold are those with the best first-error F1 on the validation labels.
+    """
     knobs, lm, micro = run.recipe.classifier, run.lm, run.recipe.model.micro_tokens
     folder = run.folder / "classifier"
     steps = balanced(load_steps(run, "train"), run.recipe.judge.labels, run.seed_of("balance"))
     held_out = load_steps(run, "validation")
     if len(steps) < 4 or not held_out:
-        raise ValueError(f"{len(steps)} balanced training labels and {len(held_out)} validation labels are too few: annotate more problems "
-                         "(--problems.train, --problems.validation, --annotate.samples), in a new --out")
+        raise ValueError(
+            f"{len(steps)} balanced training labels and {len(held_out)} validation labels are too few: annotate more problems "
+            "(--problems.train, --problems.validation, --annotate.samples), in a new --out"
+        )
     judge = DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro)
     signs = {True: lm.encode(PLUS), False: lm.encode(MINUS)}
     examples = [Example(judge.prompt(s), signs[s.label]) for s in steps]
@@ -92,10 +101,27 @@ def run_stage(run: Run) -> None:
             if measure and epoch % 2 == 0:
                 judgments = trying.judge(held_out)
                 threshold, f1 = best_threshold([j.p_positive for j in judgments], held_out)
-                sweep.append({"lr": lr, "epochs": epoch, "threshold": threshold, "f1": f1, "balanced_accuracy": balanced_accuracy(judgments, labels)})
+                sweep.append(
+                    {
+                        "lr": lr,
+                        "epochs": epoch,
+                        "threshold": threshold,
+                        "f1": f1,
+                        "balanced_accuracy": balanced_accuracy(judgments, labels),
+                    }
+                )
 
         # the sweep runs at a constant length, so that "the first n epochs" and "trained for n epochs" differ only in the schedule
-        return train_sft(lm, name, examples, Training(lr, epochs, knobs.batch), micro, run.seed_of("classifier"), on_epoch=on_epoch, progress=tick)
+        return train_sft(
+            lm,
+            name,
+            examples,
+            Training(lr, epochs, knobs.batch),
+            micro,
+            run.seed_of("classifier"),
+            on_epoch=on_epoch,
+            progress=tick,
+        )
 
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
@@ -113,8 +139,24 @@ def run_stage(run: Run) -> None:
     def final(checkpoint, tick) -> list[dict]:
         return fit(best["lr"], best["epochs"], CLASSIFIER, tick, False)
 
-    run.train(CLASSIFIER, folder, final, best["epochs"] * max(1, len(examples) // min(knobs.batch, len(examples))), "classifier: the best again")
+    run.train(
+        CLASSIFIER,
+        folder,
+        final,
+        best["epochs"] * max(1, len(examples) // min(knobs.batch, len(examples))),
+        "classifier: the best again",
+    )
     judgments = judge.judge(held_out)
     threshold, f1 = best_threshold([j.p_positive for j in judgments], held_out)
-    write_json(folder / "metrics.json", {"labels": len(steps), "validation_steps": len(held_out), "sweep": sweep, "best": best, "threshold": threshold,
-                                         "validation_f1": f1, "validation_balanced_accuracy": balanced_accuracy(judgments, labels)})
+    write_json(
+        folder / "metrics.json",
+        {
+            "labels": len(steps),
+            "validation_steps": len(held_out),
+            "sweep": sweep,
+            "best": best,
+            "threshold": threshold,
+            "validation_f1": f1,
+            "validation_balanced_accuracy": balanced_accuracy(judgments, labels),
+        },
+    )

@@ -38,15 +38,27 @@ def parse_verdict(reply: str) -> bool | None:
 class GenerativeJudge:
     """Samples an analysis and a verdict for each step, from adapter `adapter` (None: the untrained base)."""
 
-    def __init__(self, lm: LanguageModel, sampler: Sampler, words: Prompts, adapter: str | None, max_new_tokens: int, micro_tokens: int,
-                 name: str = "generative", temperature: float = 0.0, votes: int = 1):
+    def __init__(
+        self,
+        lm: LanguageModel,
+        sampler: Sampler,
+        words: Prompts,
+        adapter: str | None,
+        max_new_tokens: int,
+        micro_tokens: int,
+        name: str = "generative",
+        temperature: float = 0.0,
+        votes: int = 1,
+    ):
         self.lm, self.sampler, self.words, self.adapter, self.name = lm, sampler, words, adapter, name
         self.max_new_tokens, self.micro_tokens, self.temperature, self.votes = max_new_tokens, micro_tokens, temperature, votes
 
     def prompt(self, step: LabelledStep) -> list[int]:
         return self.lm.chat(self.words.for_judge(step.question, step.history, step.chunk))
 
-    def judge(self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None, probabilities: bool = False) -> list[Judgment]:
+    def judge(
+        self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None, probabilities: bool = False
+    ) -> list[Judgment]:
         """One judgment a step; with `votes` > 1 the majority's verdict (Negative at a tie) and its first analysis.
 
         `probabilities` adds P(Positive) by the verdict token, at the price of one more forward.
@@ -62,14 +74,21 @@ class GenerativeJudge:
                 share = stats.mean(read) if read else 0.5
                 verdict = None if not read else share > 0.5
                 pick = verdicts.index(verdict)
-                judgments.append(Judgment(verdict, group[pick], float(verdict) if verdict is not None else 0.5, share,
-                                          sum(len(c.ids) for c in completions)))
+                judgments.append(
+                    Judgment(
+                        verdict,
+                        group[pick],
+                        float(verdict) if verdict is not None else 0.5,
+                        share,
+                        sum(len(c.ids) for c in completions),
+                    )
+                )
             if probabilities:
                 judgments = self._with_probabilities(requests, judgments)
         return judgments
 
     def _with_probabilities(self, requests: Sequence[Request], judgments: Sequence[Judgment]) -> list[Judgment]:
-        words = [self.lm.encode(f"{_BOX}{word}")[len(self.lm.encode(_BOX)):][0] for word in ("Positive", "Negative")]
+        words = [self.lm.encode(f"{_BOX}{word}")[len(self.lm.encode(_BOX)) :][0] for word in ("Positive", "Negative")]
         readable = [i for i, j in enumerate(judgments) if j.verdict is not None]
         texts = [judgments[i].analysis[: judgments[i].analysis.rfind(_BOX) + len(_BOX)] for i in readable]
         asked = [requests[i].ids + self.lm.encode(text) for i, text in zip(readable, texts, strict=True)]
@@ -80,10 +99,12 @@ class GenerativeJudge:
         return out
 
 
-# --- training ----------------------------------------------------------------------------------------------------------------
+# --- training --------------------------------------------------------------------------------------------------------
 
 
-def elicit(lm: LanguageModel, sampler: Sampler, world: World, steps: Sequence[LabelledStep], knobs: JudgeKnobs, seed: int) -> list[list[str]]:
+def elicit(
+    lm: LanguageModel, sampler: Sampler, world: World, steps: Sequence[LabelledStep], knobs: JudgeKnobs, seed: int
+) -> list[list[str]]:
     """First replies of the bare base: through the world's own chain, or by the judge's prompt where the base can follow it."""
     if world.elicit is not None:
         return world.elicit(lm, sampler, steps, knobs.format_samples, seed)
@@ -92,7 +113,9 @@ def elicit(lm: LanguageModel, sampler: Sampler, world: World, steps: Sequence[La
     return [[lm.decode(c.ids) for c in group] for group in groups]
 
 
-def format_examples(lm: LanguageModel, world: World, steps: Sequence[LabelledStep], replies: Sequence[Sequence[str]]) -> list[Example]:
+def format_examples(
+    lm: LanguageModel, world: World, steps: Sequence[LabelledStep], replies: Sequence[Sequence[str]]
+) -> list[Example]:
     """The base's own replies whose verdict equals the label (the paper's RS-FT data), as many of each side.
 
     These labels are label use: `steps` must come out of the judge's label budget.
@@ -127,10 +150,17 @@ def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, 
         if not examples:
             run.console.print("  [yellow]no reply of the base agrees with its label: GRPO starts from the untrained judge[/]")
             return []
-        return train_sft(lm, start, examples, knobs.format_training, micro, run.seed_of(f"format-{name}"), checkpoint, progress=tick)
+        return train_sft(
+            lm, start, examples, knobs.format_training, micro, run.seed_of(f"format-{name}"), checkpoint, progress=tick
+        )
 
-    sft = run.train(start, folder, teach, knobs.format_training.epochs * max(1, len(first) * knobs.format_samples // knobs.format_training.batch),
-                    f"{name}: teaching the format")
+    sft = run.train(
+        start,
+        folder,
+        teach,
+        knobs.format_training.epochs * max(1, len(first) * knobs.format_samples // knobs.format_training.batch),
+        f"{name}: teaching the format",
+    )
 
     judge = GenerativeJudge(lm, run.sampler, world.prompts, name, knobs.max_new_tokens, micro)
     asked = [judge.prompt(s) for s in steps]
@@ -141,8 +171,19 @@ def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, 
     def reinforce(checkpoint: Path, tick) -> list[dict]:
         copy_adapter(lm, start, name)
         shorter = dataclasses.replace(knobs, steps=grpo_steps)
-        return train_grpo(lm, name, asked, reward, shorter, run.sampler, micro, run.seed_of(f"grpo-{name}"), checkpoint,
-                          warn=lambda text: run.console.print(f"  [yellow]{text}[/]"), progress=tick)
+        return train_grpo(
+            lm,
+            name,
+            asked,
+            reward,
+            shorter,
+            run.sampler,
+            micro,
+            run.seed_of(f"grpo-{name}"),
+            checkpoint,
+            warn=lambda text: run.console.print(f"  [yellow]{text}[/]"),
+            progress=tick,
+        )
 
     grpo = run.train(name, folder, reinforce, grpo_steps, f"{name}: GRPO")
     return {"format_curve": sft, "grpo": grpo, **json.loads((folder / f"{start}-counts.json").read_text(encoding="utf-8"))}

@@ -43,15 +43,27 @@ def load_world(knobs: ProblemKnobs) -> World:
     if knobs.source == "arithmetic":
         from minisw.problems import arithmetic, elicit
 
-        return World("arithmetic", chosen, arithmetic.load_split, arithmetic.teacher_chunks, arithmetic.exact_labels,
-                     arithmetic.mistake_kind, elicit.chain if knobs.prompts == "arithmetic" else None, has_hard=True)
+        return World(
+            "arithmetic",
+            chosen,
+            arithmetic.load_split,
+            arithmetic.teacher_chunks,
+            arithmetic.exact_labels,
+            arithmetic.mistake_kind,
+            elicit.chain if knobs.prompts == "arithmetic" else None,
+            has_hard=True,
+        )
     from minisw.problems import gsm8k, processbench
 
     folder = Path(knobs.data_dir) if knobs.data_dir else None
     if folder is not None and not folder.is_dir():
         raise ValueError(f"no such data folder: {folder}; give --problems.data-dir the folder with gsm8k/ and processbench/")
-    return World("gsm8k", chosen, lambda split, count, seed: gsm8k.load_split(folder, split, count, seed),
-                 bench=lambda count, seed: processbench.load(folder, "gsm8k", count, seed))
+    return World(
+        "gsm8k",
+        chosen,
+        lambda split, count, seed: gsm8k.load_split(folder, split, count, seed),
+        bench=lambda count, seed: processbench.load(folder, "gsm8k", count, seed),
+    )
 
 
 __all__ = ["LabelledStep", "World", "load_world"]

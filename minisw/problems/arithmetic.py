@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 
 from minisw.records import Problem
 
-NAMES = ("Tom Anna Ben Clara David Ella Felix Grace Henry Iris Jack Kate Leo Mia Noah Olive Paul Rosa Sam Tina Uma Victor "
-         "Wendy Zoe").split()
-THINGS = ("apples books cards coins eggs flowers marbles pens plates shells stamps stickers toys candles cookies ribbons "
-          "buttons pencils").split()
+NAMES = (
+    "Tom Anna Ben Clara David Ella Felix Grace Henry Iris Jack Kate Leo Mia Noah Olive Paul Rosa Sam Tina Uma Victor Wendy Zoe"
+).split()
+THINGS = (
+    "apples books cards coins eggs flowers marbles pens plates shells stamps stickers toys candles cookies ribbons "
+    "buttons pencils"
+).split()
 CONTAINERS = "bags boxes jars baskets packs".split()
 SINGULAR = {"bags": "bag", "boxes": "box", "jars": "jar", "baskets": "basket", "packs": "pack", "dollars": "dollar"}
 SINGULAR |= {thing: ("box" if thing == "boxes" else thing[:-1]) for thing in THINGS}
@@ -69,8 +72,24 @@ class Story:
         return self.facts[-1].unit if self.facts else self.unit
 
 
-KINDS = ("add", "take", "add_groups", "times", "twice", "more_than", "fewer_than", "half", "third_gone", "third_left", "share", "pack",
-         "price", "hold", "days", "quarters")
+KINDS = (
+    "add",
+    "take",
+    "add_groups",
+    "times",
+    "twice",
+    "more_than",
+    "fewer_than",
+    "half",
+    "third_gone",
+    "third_left",
+    "share",
+    "pack",
+    "price",
+    "hold",
+    "days",
+    "quarters",
+)
 ADDITIVE_KINDS = ("add", "take", "more_than", "fewer_than")
 
 
@@ -78,8 +97,9 @@ def _divisors(value: int, choices: range) -> list[int]:
     return [k for k in choices if value % k == 0 and value // k >= 3]
 
 
-def _make_fact(rng: random.Random, value: int, unit: str, holder: str, other: str, top: int, smallest: int, additive: float
-               ) -> tuple[Fact, str] | None:
+def _make_fact(
+    rng: random.Random, value: int, unit: str, holder: str, other: str, top: int, smallest: int, additive: float
+) -> tuple[Fact, str] | None:
     """One random fact applied to `value`; returns (fact, the holder afterwards), or None where the kind does not fit."""
     kind = rng.choice(ADDITIVE_KINDS if additive and rng.random() < additive else KINDS)
     a = rng.randint(smallest, max(smallest + 1, min(top // 2, 399)))
@@ -89,64 +109,139 @@ def _make_fact(rng: random.Random, value: int, unit: str, holder: str, other: st
     countable = u != "dollars" and u != "quarters"
     if kind == "add" and value + a <= top:
         verb = pick(("finds", "gets", "buys", "receives")) if countable else pick(("earns", "gets", "receives"))
-        return Fact(kind, f"{h} {verb} {a} more {u}.", (f"{h} {verb} {a} more.", f"Add {a}.", f"Then {a} more {u}."),
-                    ((value, "+", a, value + a),), u), h
+        return Fact(
+            kind,
+            f"{h} {verb} {a} more {u}.",
+            (f"{h} {verb} {a} more.", f"Add {a}.", f"Then {a} more {u}."),
+            ((value, "+", a, value + a),),
+            u,
+        ), h
     if kind == "take" and value - a >= 10:
         verb = pick(("loses", "uses", "hides", "gives away"))
-        return Fact(kind, f"{h} {verb} {a} {u}.", (f"{h} {verb} {a}.", f"Take {a} away.", f"Then {a} {u} are gone."),
-                    ((value, "-", a, value - a),), u), h
+        return Fact(
+            kind,
+            f"{h} {verb} {a} {u}.",
+            (f"{h} {verb} {a}.", f"Take {a} away.", f"Then {a} {u} are gone."),
+            ((value, "-", a, value - a),),
+            u,
+        ), h
     if kind == "add_groups" and countable and u not in CONTAINERS:
         n, size = rng.randint(3, 9), rng.randint(11, 60)
         c = pick(CONTAINERS)
         if value + n * size <= top:
-            return Fact(kind, f"{h} buys {n} {c} with {size} {u} in each.",
-                        (f"{h} buys {n} {c} of {size}.", f"Now {n} {c} with {size} each."),
-                        ((n, "*", size, n * size), (value, "+", n * size, value + n * size)), u), h
+            return Fact(
+                kind,
+                f"{h} buys {n} {c} with {size} {u} in each.",
+                (f"{h} buys {n} {c} of {size}.", f"Now {n} {c} with {size} each."),
+                ((n, "*", size, n * size), (value, "+", n * size, value + n * size)),
+                u,
+            ), h
     if kind == "times" and value * k <= top:
-        return Fact(kind, f"{o} has {k} times as many {u} as {h}.", (f"{o} has {k} times as many.", f"Take it {k} times for {o}."),
-                    ((value, "*", k, value * k),), u), o
+        return Fact(
+            kind,
+            f"{o} has {k} times as many {u} as {h}.",
+            (f"{o} has {k} times as many.", f"Take it {k} times for {o}."),
+            ((value, "*", k, value * k),),
+            u,
+        ), o
     if kind == "twice" and value * 2 <= top:
-        return Fact(kind, f"{o} has twice as many {u} as {h}.", (f"{o} has twice as many.", f"Double it for {o}."),
-                    ((value, "*", 2, value * 2),), u), o
+        return Fact(
+            kind,
+            f"{o} has twice as many {u} as {h}.",
+            (f"{o} has twice as many.", f"Double it for {o}."),
+            ((value, "*", 2, value * 2),),
+            u,
+        ), o
     if kind == "more_than" and value + a <= top:
-        return Fact(kind, f"{o} has {a} more {u} than {h}.", (f"{o} has {a} more.", f"Add {a} for {o}."),
-                    ((value, "+", a, value + a),), u), o
+        return Fact(
+            kind, f"{o} has {a} more {u} than {h}.", (f"{o} has {a} more.", f"Add {a} for {o}."), ((value, "+", a, value + a),), u
+        ), o
     if kind == "fewer_than" and value - a >= 10:
-        return Fact(kind, f"{o} has {a} fewer {u} than {h}.", (f"{o} has {a} fewer.", f"Take {a} away for {o}."),
-                    ((value, "-", a, value - a),), u), o
+        return Fact(
+            kind,
+            f"{o} has {a} fewer {u} than {h}.",
+            (f"{o} has {a} fewer.", f"Take {a} away for {o}."),
+            ((value, "-", a, value - a),),
+            u,
+        ), o
     if kind == "half" and value % 2 == 0 and value >= 20:
         verb = pick(("sells", "loses", "spends" if u == "dollars" else "breaks"))
-        return Fact(kind, f"{h} {verb} half of the {u}.", (f"{h} {verb} half.", "Half is gone.", "Half are left."),
-                    ((value, "/", 2, value // 2),), u), h
+        return Fact(
+            kind,
+            f"{h} {verb} half of the {u}.",
+            (f"{h} {verb} half.", "Half is gone.", "Half are left."),
+            ((value, "/", 2, value // 2),),
+            u,
+        ), h
     if kind == "third_gone" and value % 3 == 0 and value >= 30:
-        return Fact(kind, f"{h} gives a third of the {u} to {o}.", (f"{h} gives a third away.", f"A third goes to {o}."),
-                    ((value, "/", 3, value // 3), (value, "-", value // 3, value - value // 3)), u), h
+        return Fact(
+            kind,
+            f"{h} gives a third of the {u} to {o}.",
+            (f"{h} gives a third away.", f"A third goes to {o}."),
+            ((value, "/", 3, value // 3), (value, "-", value // 3, value - value // 3)),
+            u,
+        ), h
     if kind == "third_left" and value % 3 == 0 and value >= 30:
-        return Fact(kind, f"{h} keeps only a third of the {u}.", (f"{h} keeps a third.", "Only a third is left."),
-                    ((value, "/", 3, value // 3),), u), h
+        return Fact(
+            kind,
+            f"{h} keeps only a third of the {u}.",
+            (f"{h} keeps a third.", "Only a third is left."),
+            ((value, "/", 3, value // 3),),
+            u,
+        ), h
     if kind == "share" and (ks := _divisors(value, range(3, 10))):
         k = pick(ks)
         p = pick(PEOPLE)
-        return Fact(kind, f"The {u} are shared equally among {k} {p}, and {o} gets one share.",
-                    (f"Share among {k} {p}.", f"{o} gets one of {k} shares."), ((value, "/", k, value // k),), u), o
+        return Fact(
+            kind,
+            f"The {u} are shared equally among {k} {p}, and {o} gets one share.",
+            (f"Share among {k} {p}.", f"{o} gets one of {k} shares."),
+            ((value, "/", k, value // k),),
+            u,
+        ), o
     if kind == "pack" and countable and u not in CONTAINERS and (ks := _divisors(value, range(3, 10))):
         k, c = pick(ks), pick(CONTAINERS)
-        return Fact(kind, f"{h} packs the {u} into {c} of {k}.", (f"Pack them into {c} of {k}.", f"{k} go into each {SINGULAR[c]}."),
-                    ((value, "/", k, value // k),), c), h
+        return Fact(
+            kind,
+            f"{h} packs the {u} into {c} of {k}.",
+            (f"Pack them into {c} of {k}.", f"{k} go into each {SINGULAR[c]}."),
+            ((value, "/", k, value // k),),
+            c,
+        ), h
     if kind == "price" and countable and value * k <= top:
-        return Fact(kind, f"{h} sells every {SINGULAR[u]} for {k} dollars.", (f"Each sells for {k} dollars.", f"Every {SINGULAR[u]} brings {k} dollars."),
-                    ((value, "*", k, value * k),), "dollars"), h
+        return Fact(
+            kind,
+            f"{h} sells every {SINGULAR[u]} for {k} dollars.",
+            (f"Each sells for {k} dollars.", f"Every {SINGULAR[u]} brings {k} dollars."),
+            ((value, "*", k, value * k),),
+            "dollars",
+        ), h
     if kind == "hold" and u in CONTAINERS and value * k <= top:
         t = pick(THINGS)
-        return Fact(kind, f"Each {SINGULAR[u]} holds {k} {t}.", (f"Each {SINGULAR[u]} has {k} {t}.", f"Count {k} {t} in each."),
-                    ((value, "*", k, value * k),), t), h
+        return Fact(
+            kind,
+            f"Each {SINGULAR[u]} holds {k} {t}.",
+            (f"Each {SINGULAR[u]} has {k} {t}.", f"Count {k} {t} in each."),
+            ((value, "*", k, value * k),),
+            t,
+        ), h
     if kind == "days" and value * k <= top:
         verb = pick(("earns", "saves")) if u == "dollars" else pick(("makes", "collects"))
-        return Fact(kind, f"{h} {verb} as many {u} on each of {k} days.", (f"This happens on {k} days.", f"The same on {k} days."),
-                    ((value, "*", k, value * k),), u), h
+        return Fact(
+            kind,
+            f"{h} {verb} as many {u} on each of {k} days.",
+            (f"This happens on {k} days.", f"The same on {k} days."),
+            ((value, "*", k, value * k),),
+            u,
+        ), h
     if kind == "quarters" and u == "dollars" and value * 4 <= top:
-        return Fact(kind, f"{h} changes all the dollars into quarters.", ("A dollar is 4 quarters.", "Change them into quarters."),
-                    ((value, "*", 4, value * 4),), "quarters"), h
+        return Fact(
+            kind,
+            f"{h} changes all the dollars into quarters.",
+            ("A dollar is 4 quarters.", "Change them into quarters."),
+            ((value, "*", 4, value * 4),),
+            "quarters",
+        ), h
     return None
 
 
@@ -163,12 +258,18 @@ def make_story(rng: random.Random, steps: int, top: int = 999, smallest: int = 1
             n = rng.randint(3, min(60, top // 12))
             start = f"{holder} has {n} dozen {unit}."
             value = start_value = n
-            facts.append(Fact("dozen", start, (f"A dozen is 12.", f"Each dozen is 12 {unit}."), ((n, "*", 12, n * 12),), unit))
+            facts.append(Fact("dozen", start, ("A dozen is 12.", f"Each dozen is 12 {unit}."), ((n, "*", 12, n * 12),), unit))
             value = n * 12
         else:
             value = start_value = rng.randint(12, max(24, min(top // 2, 299)))
-            start = rng.choice((f"{holder} has {value} {unit}.", f"{holder} starts with {value} {unit}.",
-                                f"At first {holder} has {value} {unit}.", f"{holder} owns {value} {unit}."))
+            start = rng.choice(
+                (
+                    f"{holder} has {value} {unit}.",
+                    f"{holder} starts with {value} {unit}.",
+                    f"At first {holder} has {value} {unit}.",
+                    f"{holder} owns {value} {unit}.",
+                )
+            )
         told.append(start)
         tries = 0
         while len(facts) < steps and tries < 200:
@@ -185,11 +286,22 @@ def make_story(rng: random.Random, steps: int, top: int = 999, smallest: int = 1
             continue
         if rng.random() < 0.25:  # a fact that doesn't matter
             n = rng.randint(5, 60)
-            idle = rng.choice((f"{first_holder} is {n} years old.", f"It is {n} degrees outside.", f"The bus is {n} minutes late.",
-                               f"The room has {rng.randint(2, 9)} windows."))
+            idle = rng.choice(
+                (
+                    f"{first_holder} is {n} years old.",
+                    f"It is {n} degrees outside.",
+                    f"The bus is {n} minutes late.",
+                    f"The room has {rng.randint(2, 9)} windows.",
+                )
+            )
             told.insert(rng.randint(1, len(told)), idle)
-        question = rng.choice((f"How many {unit} are there in the end?", f"How many {unit} does {holder} have at last?",
-                               f"In the end, how many {unit} does {holder} have?"))
+        question = rng.choice(
+            (
+                f"How many {unit} are there in the end?",
+                f"How many {unit} does {holder} have at last?",
+                f"In the end, how many {unit} does {holder} have?",
+            )
+        )
         return Story(start, start_value, first_unit, tuple(facts), question, tuple(told))
 
 
@@ -298,7 +410,7 @@ def mistake_kind(problem: Problem, chunks: list[str] | tuple[str, ...], index: i
     equations = _EQUATION.findall(chunks[index])
     if equations and int(equations[-1][3]) != value:
         return "wrong value copied"
-    if value in values[done + 1:]:
+    if value in values[done + 1 :]:
         return "fact skipped"
     before = values[done - 1] if done else None
     if equations and before is not None and str(before) not in (equations[0][0], equations[-1][0], equations[-1][2]):
@@ -336,8 +448,14 @@ def load_split(split: str, count: int, seed: int = 0) -> list[Problem]:
         if story.text in seen or split_of(story.text) != split:
             continue
         seen.add(story.text)
-        problems.append(Problem(id=f"arithmetic-{split}-{seed}-{len(problems)}", question=story.text,
-                                answer=str(story.values[-1]), reference=story.values))
+        problems.append(
+            Problem(
+                id=f"arithmetic-{split}-{seed}-{len(problems)}",
+                question=story.text,
+                answer=str(story.values[-1]),
+                reference=story.values,
+            )
+        )
     return problems
 
 

@@ -17,8 +17,15 @@ from minisw.records import LabelledStep
 from minisw.rollout import Request, Sampler, Sampling
 
 
-def chain(lm: LanguageModel, sampler: Sampler, steps: Sequence[LabelledStep], samples: int, seed: int, max_new_tokens: int = 250,
-          temperature: float = 1.0) -> list[list[str]]:
+def chain(
+    lm: LanguageModel,
+    sampler: Sampler,
+    steps: Sequence[LabelledStep],
+    samples: int,
+    seed: int,
+    max_new_tokens: int = 250,
+    temperature: float = 1.0,
+) -> list[list[str]]:
     """`samples` replies for each step; a reply whose parts do not fit together is left as an empty text."""
 
     def ask(users: list[str], count: int, at: int) -> list[list[str]]:
@@ -26,7 +33,11 @@ def chain(lm: LanguageModel, sampler: Sampler, steps: Sequence[LabelledStep], sa
         completions = sampler.generate(requests, Sampling(max_new_tokens, temperature), seed * 7 + at)
         return [[lm.decode(c.ids).strip() for c in group] for group in completions]
 
-    careful = ask([prompts.CAREFUL.format(question=s.question, history="".join(s.history).strip() or "(nothing)") for s in steps], samples, 0)
+    careful = ask(
+        [prompts.CAREFUL.format(question=s.question, history="".join(s.history).strip() or "(nothing)") for s in steps],
+        samples,
+        0,
+    )
     claims = ask([prompts.RESULT.format(chunk=s.chunk.strip()) for s in steps], 1, 1)
     flat = [(i, text, _last_number(text), _last_number(claims[i][0])) for i, group in enumerate(careful) for text in group]
     compared = ask([prompts.COMPARE.format(left=result or "0", right=claim or "1") for _, _, result, claim in flat], 1, 2)

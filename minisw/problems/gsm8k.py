@@ -22,8 +22,10 @@ def read(folder: Path | None, split: str) -> list[Problem]:
 
             rows = list(load_dataset(HUB_NAME, "main", split=split))
         except Exception as error:  # the hub's errors have no common base
-            raise ValueError(f"cannot load {HUB_NAME} from the hub ({type(error).__name__}); give --problems.data-dir a folder "
-                             "with gsm8k/train.jsonl and gsm8k/test.jsonl") from None
+            raise ValueError(
+                f"cannot load {HUB_NAME} from the hub ({type(error).__name__}); give --problems.data-dir a folder "
+                "with gsm8k/train.jsonl and gsm8k/test.jsonl"
+            ) from None
     else:
         path = folder / "gsm8k" / f"{split}.jsonl"
         try:
@@ -32,8 +34,10 @@ def read(folder: Path | None, split: str) -> list[Problem]:
             raise ValueError(f"cannot read {path}: --problems.data-dir must hold the published GSM8K files") from None
         except ValueError:
             raise ValueError(f"{path} is damaged: a line is not JSON; download it again") from None
-    return [Problem(f"gsm8k-{split}-{i}", row["question"].strip(), row["answer"].split("####")[-1].strip().replace(",", ""))
-            for i, row in enumerate(rows)]
+    return [
+        Problem(f"gsm8k-{split}-{i}", row["question"].strip(), row["answer"].split("####")[-1].strip().replace(",", ""))
+        for i, row in enumerate(rows)
+    ]
 
 
 def load_split(folder: Path | None, split: str, count: int, seed: int) -> list[Problem]:

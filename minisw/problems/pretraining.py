@@ -181,8 +181,9 @@ def skills_chat(rng: random.Random, story: Story) -> Chat:
             chat.append((prompts.COMPARE.format(left=result, right=stated), compare(result, stated) + "."))
         elif kind < 0.83:
             verdict = prompts.POSITIVE if stated == result else prompts.NEGATIVE
-            chat.append((f"Check {a}{operator}{b}={stated}.",
-                         f"{work}\nResult: {result}.\nThe line says {stated}.\n{result} and {stated}: {compare(result, stated)}.\n{verdict}"))
+            compared = f"{result} and {stated}: {compare(result, stated)}."
+            reply = f"{work}\nResult: {result}.\nThe line says {stated}.\n{compared}\n{verdict}"
+            chat.append((f"Check {a}{operator}{b}={stated}.", reply))
         elif kind < 0.95:
             fact = rng.choice(story.facts)
             line, value = quick_step(rng, fact).strip(), fact.value
@@ -192,8 +193,12 @@ def skills_chat(rng: random.Random, story: Story) -> Chat:
             chat.append((prompts.RESULT.format(chunk=line), f"{value}."))
         else:
             parts = [s + rng.choice((" ", "\n", "\n\n")) for s in rng.sample(story.sentences, min(3, len(story.sentences)))]
-            chat.append(("Put each sentence into <chunk> tags:\n" + "".join(parts),
-                         "".join(f"{prompts.OPEN}{part}{prompts.CLOSE}" for part in parts)))
+            chat.append(
+                (
+                    "Put each sentence into <chunk> tags:\n" + "".join(parts),
+                    "".join(f"{prompts.OPEN}{part}{prompts.CLOSE}" for part in parts),
+                )
+            )
     return chat
 
 
@@ -238,8 +243,14 @@ def build_tokenizer(seed: int = 0, sample: int = 30_000) -> PreTrainedTokenizerF
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<unk>",
-        additional_special_tokens=["<|im_start|>"], clean_up_tokenization_spaces=False, padding_side="left")
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<unk>",
+        additional_special_tokens=["<|im_start|>"],
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
@@ -284,18 +295,31 @@ def batches(tokenizer: PreTrainedTokenizerFast, knobs: Pretraining) -> Iterator[
             open_rows.remove(fullest)
             full.append(fullest)
         if len(full) == knobs.batch:
-            yield (torch.tensor([ids + [pad] * (knobs.row - len(ids)) for ids, _ in full]),
-                   torch.tensor([targets + [-100] * (knobs.row - len(targets)) for _, targets in full]))
+            yield (
+                torch.tensor([ids + [pad] * (knobs.row - len(ids)) for ids, _ in full]),
+                torch.tensor([targets + [-100] * (knobs.row - len(targets)) for _, targets in full]),
+            )
             full = []
 
 
 def build_model(knobs: Pretraining, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     torch.manual_seed(knobs.seed)
-    return Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=knobs.hidden, num_hidden_layers=knobs.layers,
-        num_attention_heads=knobs.heads, num_key_value_heads=knobs.kv_heads, intermediate_size=knobs.ffn,
-        tie_word_embeddings=True, initializer_range=0.04, max_position_embeddings=2048, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=knobs.hidden,
+            num_hidden_layers=knobs.layers,
+            num_attention_heads=knobs.heads,
+            num_key_value_heads=knobs.kv_heads,
+            intermediate_size=knobs.ffn,
+            tie_word_embeddings=True,
+            initializer_range=0.04,
+            max_position_embeddings=2048,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def train(knobs: Pretraining) -> None:
@@ -306,7 +330,8 @@ def train(knobs: Pretraining) -> None:
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
         torch.optim.Muon(matrices, lr=knobs.lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=knobs.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
+        torch.optim.AdamW(rest, lr=knobs.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
 
     def loss_of(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -333,16 +358,20 @@ def train(knobs: Pretraining) -> None:
         finished = seen >= knobs.tokens
         if step % knobs.log_every == 0 or finished:
             seconds = time.time() - begin
-            curve.append({"step": step, "tokens": seen, "loss": round(sum(running) / len(running), 4),
-                          "seconds": round(seconds)})
+            curve.append({"step": step, "tokens": seen, "loss": round(sum(running) / len(running), 4), "seconds": round(seconds)})
             running = []
             print(f"step {step}  tokens {seen / 1e6:.1f}M  loss {curve[-1]['loss']}  {seen / seconds:.0f} tokens/s", flush=True)
         if step % (10 * knobs.log_every) == 0 or finished:
             knobs.out.mkdir(parents=True, exist_ok=True)
             model.save_pretrained(knobs.out)
             tokenizer.save_pretrained(knobs.out)
-            log = {"command": "python -m minisw.problems.pretraining", "knobs": {k: v for k, v in dataclasses.asdict(knobs).items() if k != "out"},
-                   "parameters": sum(p.numel() for p in model.parameters()), "finished": finished, "curve": curve}
+            log = {
+                "command": "python -m minisw.problems.pretraining",
+                "knobs": {k: v for k, v in dataclasses.asdict(knobs).items() if k != "out"},
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "finished": finished,
+                "curve": curve,
+            }
             (knobs.out / "training.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
         if finished:
             return

@@ -23,8 +23,10 @@ def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchIte
 
             rows = list(load_dataset(HUB_NAME, split=part))
         except Exception as error:  # the hub's errors have no common base
-            raise ValueError(f"cannot load {HUB_NAME} from the hub ({type(error).__name__}); give --problems.data-dir a folder "
-                             f"with processbench/{part}.json") from None
+            raise ValueError(
+                f"cannot load {HUB_NAME} from the hub ({type(error).__name__}); give --problems.data-dir a folder "
+                f"with processbench/{part}.json"
+            ) from None
     else:
         path = folder / "processbench" / f"{part}.json"
         try:
@@ -33,7 +35,15 @@ def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchIte
             raise ValueError(f"cannot read {path}: --problems.data-dir must hold the published ProcessBench files") from None
         except ValueError:
             raise ValueError(f"{path} is damaged: it is not JSON; download it again") from None
-    items = [BenchItem(row["id"], row["problem"], tuple(step + "\n\n" for step in row["steps"]), row["label"],
-                       bool(row["final_answer_correct"])) for row in rows]
+    items = [
+        BenchItem(
+            row["id"],
+            row["problem"],
+            tuple(step + "\n\n" for step in row["steps"]),
+            row["label"],
+            bool(row["final_answer_correct"]),
+        )
+        for row in rows
+    ]
     random.Random(seed).shuffle(items)
     return items[:count] if count else items

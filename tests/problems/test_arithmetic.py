@@ -135,8 +135,29 @@ def test_reference_solutions_are_right(stories: list[Story]) -> None:
 
 def test_teacher_chunks_lose_nothing(stories: list[Story]) -> None:
     rng = random.Random(5)
-    pieces = ["So now 12 eggs.", "12 eggs", ".", "?", "!", "\n\n", "\n", " ", "", "3.5", "3+4=7.", "The answer is \\boxed{7}.",
-              "<chunk>", "</chunk>", "ü", "\\boxed{", "So it is", "Now there are 5 marbles. ", "\t", "\r\n", "..."]
+    pieces = [
+        "So now 12 eggs.",
+        "12 eggs",
+        ".",
+        "?",
+        "!",
+        "\n\n",
+        "\n",
+        " ",
+        "",
+        "3.5",
+        "3+4=7.",
+        "The answer is \\boxed{7}.",
+        "<chunk>",
+        "</chunk>",
+        "ü",
+        "\\boxed{",
+        "So it is",
+        "Now there are 5 marbles. ",
+        "\t",
+        "\r\n",
+        "...",
+    ]
     for _ in range(3000):
         text = "".join(rng.choice(pieces) for _ in range(rng.randint(0, 12)))
         assert "".join(teacher_chunks(text)) == text
@@ -167,8 +188,13 @@ def test_layout_leaves_fragments(stories: list[Story]) -> None:
 
 # Tom has 10 apples. +5 → 15, *2 → 30, -8 → 22, /2 → 11
 PROBLEM = Problem("p", "…", "11", (15, 30, 22, 11))
-RIGHT = ["10+5=15. So now 15 apples.\n\n", "Double it.\n\n15*2=30.\nThat makes 30 apples. ", "30-8=22. So it is 22 apples.\n",
-         "22/2=11. Now there are 11 apples.\n\n", "The answer is \\boxed{11}."]
+RIGHT = [
+    "10+5=15. So now 15 apples.\n\n",
+    "Double it.\n\n15*2=30.\nThat makes 30 apples. ",
+    "30-8=22. So it is 22 apples.\n",
+    "22/2=11. Now there are 11 apples.\n\n",
+    "The answer is \\boxed{11}.",
+]
 
 
 def labels(*chunks: str) -> list[bool]:
@@ -184,8 +210,13 @@ def test_right_by_hand() -> None:
 
 
 def test_wrong_arithmetic_carried_on() -> None:
-    wrong = [RIGHT[0], "15*2=32. That makes 32 apples.", "32-8=24. So it is 24 apples.", "24/2=12. Now there are 12 apples.",
-             "The answer is \\boxed{12}."]
+    wrong = [
+        RIGHT[0],
+        "15*2=32. That makes 32 apples.",
+        "32-8=24. So it is 24 apples.",
+        "24/2=12. Now there are 12 apples.",
+        "The answer is \\boxed{12}.",
+    ]
     assert labels(*wrong) == [True, False, False, False, False]
     assert mistake_kind(PROBLEM, wrong, 1) == "arithmetic"
     assert labels("10+5=16. So now 16 apples.", *wrong[1:])[0] is False

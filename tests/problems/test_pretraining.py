@@ -72,7 +72,7 @@ def test_longhand_columns_are_true_and_make_the_result() -> None:
         columns = text.split(": ")[1].split(", ")[:-1]
         assert columns
         for column in columns:
-            stated, expression = (column.split("=")[::-1] if operator != "/" else column.split("="))
+            stated, expression = column.split("=")[::-1] if operator != "/" else column.split("=")
             assert re.fullmatch(r"[-+*\d]+", expression) and eval(expression) == int(stated), text
         if operator == "/":  # the quotient's digits from the left; the last column leaves the remainder
             assert int("".join(column.split("=")[1].split("*")[0] for column in columns)) == result
@@ -184,8 +184,23 @@ def test_stream_is_seeded(stream: list[Chat]) -> None:
 
 def test_decode_gives_the_text_back(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = [text for chat in itertools.islice(chats(1), 250) for turn in chat for text in turn]  # what its vocabulary is from
-    texts += ["", " ", "  eggs  books ", "\n", "\n\n", "\n\n\n", "eggs\n \n", "12345", "007", "3-4=5, eggs.",
-              "<chunk>eggs</chunk>\n\n<chunk> eggs</chunk>", "\\boxed{Positive}", "\\boxed{12}.", "<chunk", "</chunk"]
+    texts += [
+        "",
+        " ",
+        "  eggs  books ",
+        "\n",
+        "\n\n",
+        "\n\n\n",
+        "eggs\n \n",
+        "12345",
+        "007",
+        "3-4=5, eggs.",
+        "<chunk>eggs</chunk>\n\n<chunk> eggs</chunk>",
+        "\\boxed{Positive}",
+        "\\boxed{12}.",
+        "<chunk",
+        "</chunk",
+    ]
     texts += map(chr, range(32, 127))
     for text in texts:
         ids = tokenizer.encode(text)
@@ -216,8 +231,9 @@ def test_only_replies_are_learnt(tokenizer: PreTrainedTokenizerFast, stream: lis
     for chat in stream[:40]:
         ids, learnt = encode(tokenizer, chat)
         text = tokenizer.decode(ids)
-        messages = [{"role": role, "content": content} for turn in chat
-                    for role, content in zip(("user", "assistant"), turn, strict=True)]
+        messages = [
+            {"role": role, "content": content} for turn in chat for role, content in zip(("user", "assistant"), turn, strict=True)
+        ]
         if tokenizer.unk_token_id not in ids:
             assert text == tokenizer.apply_chat_template(messages, tokenize=False)
             words = tokenizer.decode([i for i, keep in zip(ids, learnt, strict=True) if keep])
@@ -264,15 +280,29 @@ def test_batches_can_be_learnt(tokenizer: PreTrainedTokenizerFast) -> None:
     assert sum(losses[-3:]) / 3 < 0.75 * losses[0], losses
 
 
-def test_train_writes_a_model_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_writes_a_model_that_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from minisw.model import load_base
     from minisw.recipe import ModelKnobs
 
     build = pretraining.build_tokenizer
     monkeypatch.setattr(pretraining, "build_tokenizer", lambda seed: build(seed, sample=100))
-    knobs = Pretraining(out=tmp_path / "base", tokens=12 * 640, row=320, batch=2, compile=False, warmup=2, log_every=4, lr=1e-2,
-                        hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
+    knobs = Pretraining(
+        out=tmp_path / "base",
+        tokens=12 * 640,
+        row=320,
+        batch=2,
+        compile=False,
+        warmup=2,
+        log_every=4,
+        lr=1e-2,
+        hidden=16,
+        layers=1,
+        heads=2,
+        kv_heads=1,
+        ffn=32,
+    )
     pretraining.train(knobs)
     log = json.loads((knobs.out / "training.json").read_text(encoding="utf-8"))
     assert log["finished"] and [point["step"] for point in log["curve"]] == [4, 8, 12]
