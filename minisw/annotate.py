@@ -164,7 +164,7 @@ def agreement(
 
 def run_stage(run: Run) -> None:
     """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution) and metrics.json."""
-    knobs, world, before = run.recipe.annotate, run.world, run.sampler.tokens
+    knobs, world = run.recipe.annotate, run.world
     run.require(POLICY, run.folder / "segment")
     problems = world.load("train", run.recipe.problems.train, run.seed)
     by_id = {p.id: p for p in problems}
@@ -183,7 +183,6 @@ def run_stage(run: Run) -> None:
         "agreement": [],
         "exact_positive": None,
         "mistakes": {},
-        "tokens": run.sampler.tokens - before,
     }
     if world.exact_labels:
         exact = [world.exact_labels(by_id[s.problem_id], s.chunks) for s in drawn]

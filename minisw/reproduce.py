@@ -141,7 +141,7 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         "segment": f"{p.test} test problems by the base; SFT on right solutions of {p.train} × {recipe.segment.samples}",
         "annotate": f"{p.train} + {p.validation} problems × {a.samples} solutions; up to {a.max_solutions} annotated, "
         f"M = {a.branches} at every boundary; rule {a.rule}",
-        "classifier": f"up to {j.labels} labels; {len(recipe.classifier.lrs)} learning rates × {recipe.classifier.epochs} epochs, "
+        "classifier": f"{j.labels} labels; {len(recipe.classifier.lrs)} learning rates × {recipe.classifier.epochs} epochs, "
         "chosen on validation",
         "judge": f"format from {j.format_labels} of the labels; GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"
         + ("; again with a tenth of the labels" if j.tenth else ""),
