@@ -166,7 +166,7 @@ def run_stage(run: Run) -> None:
     """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution) and metrics.json."""
     knobs, world = run.recipe.annotate, run.world
     run.require(POLICY, run.folder / "segment")
-    problems = world.load("train", run.recipe.problems.train, run.seed)
+    problems = world.load("train", run.recipe.problems.train, run.seed)[: knobs.problems]
     by_id = {p.id: p for p in problems}
     drawn, annotated = annotate_split(run, "train", problems, knobs.max_solutions)
     held_out = world.load("validation", run.recipe.problems.validation, run.seed)

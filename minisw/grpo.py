@@ -181,7 +181,7 @@ def learning_batches(lm: LanguageModel, episodes: Sequence[Episode], micro_token
     alive = [e for e in episodes if e.advantage != 0]
     return [
         ([alive[i] for i in rows], collate([alive[i].example for i in rows], lm.tokenizer.pad_token_id, lm.device))
-        for rows in micro_batches([len(e.example) for e in alive], micro_tokens)
+        for rows in micro_batches([e.example for e in alive], micro_tokens)
     ]
 
 

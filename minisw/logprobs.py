@@ -2,7 +2,8 @@
 
 The vocabulary of a real model is large (151,936 for Qwen2.5): logits of a whole batch, batch × length × vocabulary, would
 be most of the memory of a training step. Here the head is applied to a few target positions at a time, and again in the
-backward pass, so that the peak is one block of positions × vocabulary.
+backward pass, so that the peak is one block of positions × vocabulary. The samples of a GRPO group begin with the same
+prompt: it goes through the model once, and its keys and values serve every row of the group (`Prefix`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils.checkpoint import checkpoint
+from transformers.cache_utils import DynamicCache
 
 from minisw.model import LanguageModel
 
@@ -31,12 +33,25 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Right-padded rows. `ids` [rows, length]; `target` bool [rows, length]: True where ids holds a completion token."""
+class Prefix:
+    """Prompts that several rows begin with. `ids` [prompts, length] right-padded, `lengths` [prompts], `owner` [rows]."""
 
     ids: torch.Tensor
-    attention: torch.Tensor
+    lengths: torch.Tensor
+    owner: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows. `ids` [rows, length]; `target` bool [rows, length]: True where ids holds a completion token.
+
+    With `prefix` a row holds only its prompt's last token and its completion, and stands behind its owner's prompt.
+    Attention is causal, so what pads a row at its end cannot change it and no mask says so.
+    """
+
+    ids: torch.Tensor
     target: torch.Tensor
+    prefix: Prefix | None = None
 
     def per_token(self, values: Sequence[float]) -> torch.Tensor:
         """One value a row, spread over the row's targets: [targets]."""
@@ -44,27 +59,50 @@ class Batch:
         return spread[self.target]
 
 
-def collate(examples: Sequence[Example], pad: int, device: torch.device) -> Batch:
-    length = max(len(e) for e in examples)
-    ids = torch.full((len(examples), length), pad)
-    attention = torch.zeros_like(ids)
+def collate(examples: Sequence[Example], pad: int, device: torch.device, share: bool = True) -> Batch:
+    """A batch of the examples, in order; `share` lets rows of one prompt share its forward where that saves half the prompts."""
+    prompts = list({tuple(e.prompt): None for e in examples})
+    if not share or 2 * len(prompts) > len(examples) or min(map(len, prompts)) < 2:
+        ids, target = _right_padded([e.prompt + e.completion for e in examples], [len(e.prompt) for e in examples], pad)
+        return Batch(ids.to(device), target.to(device))
+    heads, _ = _right_padded([list(p[:-1]) for p in prompts], [0] * len(prompts), pad)
+    number = {prompt: i for i, prompt in enumerate(prompts)}
+    owner = torch.tensor([number[tuple(e.prompt)] for e in examples])
+    ids, target = _right_padded([e.prompt[-1:] + e.completion for e in examples], [1] * len(examples), pad)
+    lengths = torch.tensor([len(p) - 1 for p in prompts])
+    return Batch(ids.to(device), target.to(device), Prefix(heads.to(device), lengths.to(device), owner.to(device)))
+
+
+def _right_padded(rows: Sequence[list[int]], prompt_lengths: Sequence[int], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.full((len(rows), max(map(len, rows))), pad)
     target = torch.zeros_like(ids, dtype=torch.bool)
-    for row, e in enumerate(examples):
-        ids[row, : len(e)] = torch.tensor(e.prompt + e.completion)
-        attention[row, : len(e)] = 1
-        target[row, len(e.prompt) : len(e)] = True
-    return Batch(ids.to(device), attention.to(device), target.to(device))
+    for at, (row, start) in enumerate(zip(rows, prompt_lengths, strict=True)):
+        ids[at, : len(row)] = torch.tensor(row)
+        target[at, start : len(row)] = True
+    return ids, target
 
 
-def micro_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices sorted by length and cut where rows × longest would pass `tokens` (a longer row stands alone)."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+def micro_batches(examples: Sequence[Example], tokens: int) -> list[list[int]]:
+    """Indices of the examples, cut where prompts × longest + rows × longest would pass `tokens` (a longer row stands alone).
+
+    Rows of one prompt stay together, so that `collate` can share its forward; short prompts come first.
+    """
+    order = sorted(range(len(examples)), key=lambda i: (len(examples[i].prompt), examples[i].prompt, len(examples[i])))
     batches: list[list[int]] = []
+    prompts: set[tuple[int, ...]] = set()
+    longest_prompt = longest_rest = 0
     for i in order:
-        if batches and (len(batches[-1]) + 1) * lengths[i] <= tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
+        prompt, rest = tuple(examples[i].prompt), len(examples[i].completion)
+        width, height = max(longest_prompt, len(prompt)), max(longest_rest, rest)
+        rows = len(batches[-1]) + 1 if batches else 1
+        count = len(prompts | {prompt})
+        shared = count if 2 * count <= rows else rows
+        if not batches or shared * width + rows * height > tokens:
+            batches.append([])
+            prompts, width, height = set(), len(prompt), rest
+        batches[-1].append(i)
+        prompts.add(prompt)
+        longest_prompt, longest_rest = width, height
     return batches
 
 
@@ -75,7 +113,7 @@ def token_logprobs(lm: LanguageModel, batch: Batch, temperature: float = 1.0) ->
     """
     model = lm.causal_lm
     with lm.autocast():
-        hidden = model.get_decoder()(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).last_hidden_state
+        hidden = _hidden(model.get_decoder(), batch)
         states = hidden[:, :-1][batch.target[:, 1:]]  # [targets, hidden]: the position before each target predicts it
         targets = batch.ids[:, 1:][batch.target[:, 1:]]  # [targets]
         head = model.get_output_embeddings()
@@ -85,6 +123,33 @@ def token_logprobs(lm: LanguageModel, batch: Batch, temperature: float = 1.0) ->
             for at in range(0, len(targets), rows)
         ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def _hidden(decoder: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Last hidden states of the rows, [rows, length, hidden]; gradients flow through a shared prefix too."""
+    if batch.prefix is None:
+        return decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+    prefix, (rows, length) = batch.prefix, batch.ids.shape
+    cache = DynamicCache()
+    decoder(input_ids=prefix.ids, past_key_values=cache, use_cache=True)
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[prefix.owner], layer.values[prefix.owner]
+    room, before = prefix.ids.shape[1], prefix.lengths[prefix.owner]  # before: [rows]
+    at = torch.arange(length, device=batch.ids.device)
+    mask = torch.cat(
+        [
+            (torch.arange(room, device=at.device) < before[:, None])[:, None].expand(rows, length, room),
+            (at[None] <= at[:, None]).expand(rows, length, length),
+        ],
+        dim=-1,
+    )
+    return decoder(
+        input_ids=batch.ids,
+        attention_mask=mask[:, None],
+        position_ids=before[:, None] + at,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
 
 
 def _block(head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, temperature: float):
@@ -101,11 +166,12 @@ def next_token_probabilities(
     """Probabilities of `tokens` as the next token of every prompt, renormalised among them: [prompts, tokens]."""
     out = torch.zeros(len(prompts), len(tokens))
     model = lm.causal_lm
-    for rows in micro_batches([len(p) for p in prompts], micro_tokens):
-        batch = collate([Example(prompts[i], []) for i in rows], lm.tokenizer.pad_token_id, lm.device)
+    examples = [Example(prompt, []) for prompt in prompts]
+    for rows in micro_batches(examples, micro_tokens):
+        batch = collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device, share=False)
         last = torch.tensor([len(prompts[i]) - 1 for i in rows], device=lm.device)
         with torch.no_grad(), lm.autocast():
-            hidden = model.get_decoder()(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).last_hidden_state
+            hidden = _hidden(model.get_decoder(), batch)
             logits = model.get_output_embeddings()(hidden[torch.arange(len(rows), device=lm.device), last]).float()
         out[torch.tensor(rows)] = logits[:, list(tokens)].softmax(-1).cpu()
     return out

@@ -176,6 +176,14 @@ class LanguageModel:
                 layer.merged_adapters.clear()
 
 
+def copy_adapter(lm: LanguageModel, source: str, target: str) -> None:
+    """Give adapter `target` the weights of `source`; both are there, of one shape."""
+    there = lm.adapter_parameters(target)
+    with torch.no_grad():
+        for key, p in lm.adapter_parameters(source).items():
+            there[key.replace(f".{source}.", f".{target}.")].copy_(p)
+
+
 def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -46,8 +46,6 @@ class ModelKnobs:
     """Prompt tokens in one prefill forward."""
     micro_tokens: int = 8192
     """Tokens in one training forward and backward, padding included."""
-    checkpointing: bool = False
-    """Gradient checkpointing: less memory, about a third more time."""
 
     def folder(self) -> str:
         """What `from_pretrained` is given."""
@@ -79,8 +77,8 @@ class ProblemKnobs:
     prompts: Literal["arithmetic", "english"] = "arithmetic"
     """Which set of prompts (minisw/prompts.py)."""
     train: int = 300
-    """Problems for segmentation and annotation."""
-    validation: int = 80
+    """Problems that segmentation is taught with; the first of them are annotated."""
+    validation: int = 24
     """Problems whose labels choose the baseline's knobs and the judge's checkpoint."""
     test: int = 200
     """Problems that only measure."""
@@ -121,13 +119,15 @@ class SegmentKnobs:
 class AnnotateKnobs:
     """Stage 2, StepWiser §3.2."""
 
-    samples: int = 4
+    problems: int = 70
+    """Training problems that solutions are drawn for (the first of them)."""
+    samples: int = 5
     """Solutions a problem at temperature 1 (the paper samples 16)."""
     keep: int = 3
-    """Solutions annotated a problem, at most: half of them right where that can be."""
+    """Solutions annotated a problem, at most: wrong and right in turn, a wrong one first."""
     branches: int = 16
     """M: completions from every boundary."""
-    max_solutions: int = 110
+    max_solutions: int = 105
     """Solutions annotated in all."""
     rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_effective"
     """Which label rule trains the judges. All three are derived and measured."""
@@ -143,12 +143,12 @@ class JudgeKnobs:
 
     labels: int = 240
     """Labels the judge and the classifier may use, balanced half and half."""
-    format_labels: int = 48
+    format_labels: int = 56
     """How many of them may be used to keep the base's own well-judged analyses that teach the format."""
     format_samples: int = 2
     """Analyses sampled for each of those."""
-    format_training: Training = Training(lr=1e-3, epochs=2, batch=8)
-    steps: int = 26
+    format_training: Training = Training(lr=2e-3, epochs=4, batch=4)
+    steps: int = 18
     """GRPO steps (the paper takes 800)."""
     prompts: int = 16
     """Prompts a step (the paper takes 1024)."""
@@ -164,8 +164,8 @@ class JudgeKnobs:
     """… and at 1 + clip_high: clip-higher, without which entropy collapses."""
     kl: float = 0.0
     """Weight of the KL term towards the adapter at the start; 0 for none."""
-    temperature: float = 1.0
-    """Of the samples."""
+    temperature: float = 1.5
+    """Of the samples. Above 1 because the taught judge is nearly deterministic: at 1 three groups in four are tied."""
     max_new_tokens: int = 160
     """Longest analysis, in tokens."""
     tenth: bool = True
@@ -180,8 +180,8 @@ class ClassifierKnobs:
 
     lrs: tuple[float, ...] = (1e-3, 3e-3)
     """Learning rates tried."""
-    epochs: int = 8
-    """Longest training; every second epoch is measured on validation and the best kept."""
+    epochs: int = 6
+    """Longest training; every epoch is measured on validation and the best state kept."""
     batch: int = 16
     """Examples a step."""
 
@@ -210,8 +210,8 @@ class SearchKnobs:
     """Chunks a solution, at most."""
     max_chunk_tokens: int = 80
     """Longest chunk, in tokens."""
-    votes: int = 8
-    """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many count."""
+    votes: int = 16
+    """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many are drawn and count."""
 
 
 @dataclass(frozen=True)

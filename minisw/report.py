@@ -257,11 +257,6 @@ def evaluate_body(metrics: dict) -> Html:
 
 def search_body(metrics: dict) -> Html:
     rows = metrics.get("rows") or []
-    columns = ("policy_tokens", "judge_tokens", "rejected_tokens", "tokens")
-    cells = [
-        (row["method"], interval(row.get("accuracy"), row.get("interval")), *(number(row.get(column)) for column in columns))
-        for row in rows
-    ]
     chart = bar_chart(
         "Accuracy",
         [(row["method"], row.get("accuracy"), row.get("interval")) for row in rows],
@@ -269,8 +264,21 @@ def search_body(metrics: dict) -> Html:
     )
     difference = metrics.get("difference")
     last = join(element("h3", "Difference"), facts(difference, signed=True)) if difference else None
+    hard = metrics.get("hard")
+    harder = join(element("h3", "Longer, harder problems"), _methods(hard["rows"])) if hard else None
+    return join(chart, _methods(rows), last, harder)
+
+
+def _methods(rows: list[dict]) -> Html:
+    columns = ("policy_tokens", "judge_tokens", "rejected_tokens", "tokens")
     head = ("method", "accuracy [95% interval]", "policy tokens", "judge tokens", "rejected tokens", "all tokens")
-    return join(chart, grid(head, cells), last)
+    return grid(
+        head,
+        [
+            (row["method"], interval(row.get("accuracy"), row.get("interval")), *(number(row.get(column)) for column in columns))
+            for row in rows
+        ],
+    )
 
 
 def _step(text: str, verdict: bool | None, analysis: str | None, *marks: Html | None, thrown_away: bool = False) -> Html:

@@ -163,6 +163,7 @@ class Run:
             entry["seconds"] = round(entry["seconds"] + time.time() - begin, 1)
             entry["tokens"] += self.sampler.tokens - tokens
             self.facts["seconds"] = round(sum(e["seconds"] for e in self.facts["stages"].values()), 1)
+            entry["peak_memory_gb"] = peak_memory_gb()  # of the process, up to here
             self.facts["peak_memory_gb"] = max(self.facts["peak_memory_gb"], peak_memory_gb())
             with contextlib.suppress(OSError):
                 write_json(self.folder / "run.json", self.facts)

@@ -160,105 +160,98 @@ def score_solutions(
 
 
 def run_stage(run: Run) -> None:
-    """Writes search/: answers.jsonl of every method, metrics.json (accuracy, interval, tokens), trace.json."""
-    recipe, knobs, lm, world = run.recipe, run.recipe.search, run.lm, run.world
-    folder = run.folder / "search"
+    """Writes search/: the answers of every method, metrics.json (accuracy, interval, tokens; test and hard), trace.json."""
+    recipe, knobs, lm, world, sampler, folder = (
+        run.recipe,
+        run.recipe.search,
+        run.lm,
+        run.world,
+        run.sampler,
+        run.folder / "search",
+    )
     run.require(POLICY, run.folder / "segment")
     run.require(JUDGE, run.folder / "judge")
-    problems = world.load("test", recipe.problems.test, run.seed)[: knobs.problems]
-    judge = GenerativeJudge(lm, run.sampler, world.prompts, JUDGE, recipe.judge.max_new_tokens, recipe.model.micro_tokens)
-    rows = search_split(run, problems, judge, "")
-    metrics = {
-        "rows": rows["rows"],
-        "difference": rows["difference"],
-        "random_difference": rows["random_difference"],
-        "rejection_rate": rows["rejection_rate"],
-    }
-    if world.has_hard and recipe.problems.hard:
-        hard = search_split(run, world.load("hard", recipe.problems.hard, run.seed), judge, "hard-", short=True)
-        metrics["hard"] = {"rows": hard["rows"], "difference": hard["difference"]}
+    test = world.load("test", recipe.problems.test, run.seed)[: knobs.problems]
+    hard = world.load("hard", recipe.problems.hard, run.seed) if world.has_hard and recipe.problems.hard else []
+    problems = test + hard  # one batch: rounds with few rows cost almost as much as rounds with many
+    questions = {p.id: p.question for p in problems}
+    judge = GenerativeJudge(lm, sampler, world.prompts, JUDGE, recipe.judge.max_new_tokens, recipe.model.micro_tokens)
+
+    def search(name: str, by: Judge, tick) -> list[Answer]:
+        answers, tries = chunk_reset(lm, sampler, world, problems, by, knobs, name, run.seed_of(name), tick)
+        write_json(folder / f"{name}-tries.json", tries)
+        return answers
+
+    reset = run.records(
+        folder / "chunk-reset.jsonl", Answer, "chunk-reset", len(problems), lambda tick: search("chunk-reset", judge, tick)
+    )
+    tries = json.loads((folder / "chunk-reset-tries.json").read_text(encoding="utf-8"))
+    rate = rejection_rate(tries)
+    control = RandomReject(rate)
+    random = run.records(
+        folder / "random.jsonl", Answer, "random rejection", len(problems), lambda tick: search("random", control, tick)
+    )
+
+    # independent samples: as many a problem as the tokens of chunk-reset pay for, and one more for those with long solutions
+    budget = stats.mean([a.policy_tokens + a.judge_tokens for a in reset])
+    length = stats.mean([a.policy_tokens - a.rejected_tokens for a in reset])
+    votes = max(2, min(knobs.votes, int(budget / length) + 2))
+
+    def draw(tick) -> list[Solution]:
+        longest = recipe.segment.max_new_tokens + TAG_TOKENS
+        return flat(sample_solutions(lm, sampler, world, problems, votes, run.seed_of("votes"), longest, True, tick))
+
+    with lm.using(POLICY):
+        samples = run.records(folder / "samples.jsonl", Solution, "plain samples", len(problems) * votes, draw)
+    groups = [samples[i : i + votes] for i in range(0, len(samples), votes)]
+    # what one judged sample costs, from the judgments already made; one more than fit on average is scored
+    a_judgment = sum(a.judge_tokens for a in reset) / max(1, len(flat(tries)))
+    a_sample = stats.mean([s.tokens + a_judgment * len(s.chunks) for s in samples])
+    candidates = [g[: min(votes, int(budget / a_sample) + 2)] for g in groups]
+    best = run.records(
+        folder / "best-of-n.jsonl",
+        Answer,
+        "best of N",
+        sum(len(s.chunks) for c in candidates for s in c),
+        lambda tick: best_of_n(judge, questions, candidates, budget, run.seed_of("best-of-n"), tick),
+    )
+    write_json(folder / "trace.json", _trace(problems, reset, tries))
+    metrics = summary(reset, random, groups, best, slice(0, len(test)), run.seed) | {"rejection_rate": rate}
+    if hard:
+        metrics["hard"] = summary(reset, random, groups, best, slice(len(test), None), run.seed)
     write_json(folder / "metrics.json", metrics)
 
 
-def search_split(run: Run, problems: Sequence[Problem], judge: GenerativeJudge, prefix: str, short: bool = False) -> dict:
-    knobs, lm, world, sampler = run.recipe.search, run.lm, run.world, run.sampler
-    folder, n = run.folder / "search", len(problems)
-    questions = {p.id: p.question for p in problems}
-    tries_path = folder / f"{prefix}tries.json"
-
-    def steered(tick) -> list[Answer]:
-        answers, tries = chunk_reset(
-            lm, sampler, world, problems, judge, knobs, "chunk-reset with the judge", run.seed_of(prefix + "reset"), tick
-        )
-        write_json(tries_path, tries)
-        return answers
-
-    reset = run.records(folder / f"{prefix}reset.jsonl", Answer, f"{prefix}chunk-reset", n, steered)
-    tries = json.loads(tries_path.read_text(encoding="utf-8"))
-    rate = rejection_rate(tries)
-    with lm.using(POLICY):
-        samples = run.records(
-            folder / f"{prefix}samples.jsonl",
-            Solution,
-            f"{prefix}plain samples",
-            n * knobs.votes,
-            lambda tick: flat(
-                sample_solutions(
-                    lm,
-                    sampler,
-                    world,
-                    problems,
-                    knobs.votes,
-                    run.seed_of(prefix + "votes"),
-                    run.recipe.segment.max_new_tokens + TAG_TOKENS,
-                    True,
-                    tick,
-                )
-            ),
-        )
-    groups = [samples[i : i + knobs.votes] for i in range(0, len(samples), knobs.votes)]
+def summary(
+    reset: Sequence[Answer],
+    random: Sequence[Answer],
+    groups: Sequence[Sequence[Solution]],
+    best: Sequence[Answer],
+    part: slice,
+    seed: int,
+) -> dict:
+    """Every method's row on some of the problems, and chunk-reset minus plain sampling and minus random rejection, paired."""
+    reset, random, groups, best = reset[part], random[part], groups[part], best[part]
     budget = stats.mean([a.policy_tokens + a.judge_tokens for a in reset])
-    methods: dict[str, list[Answer]] = {"plain sampling": [_answer("plain sampling", g[:1], g[0]) for g in groups]}
-    methods["chunk-reset with the judge"] = reset
-    methods["majority vote, same tokens"] = [
-        _answer("majority vote", kept := g[: within([s.tokens for s in g], budget)], majority(kept)) for g in groups
-    ]
-    if not short:
-        methods["random rejection"] = run.records(
-            folder / "random.jsonl",
-            Answer,
-            "random rejection",
-            n,
-            lambda tick: chunk_reset(
-                lm, sampler, world, problems, RandomReject(rate), knobs, "random rejection", run.seed_of("random"), tick
-            )[0],
-        )
-        # what one judged sample costs, from the judgments already made; a few more than fit on average are scored
-        a_judgment = sum(a.judge_tokens for a in reset) / max(1, len(flat(tries)))
-        a_sample = stats.mean([s.tokens + a_judgment * len(s.chunks) for s in samples])
-        candidates = [g[: min(knobs.votes, int(budget / a_sample) + 2)] for g in groups]
-        methods["best of N by the judge, same tokens"] = run.records(
-            folder / "best-of-n.jsonl",
-            Answer,
-            "best of N",
-            sum(len(s.chunks) for c in candidates for s in c),
-            lambda tick: best_of_n(judge, questions, candidates, budget, run.seed_of("best-of-n"), tick),
-        )
-        write_json(folder / "trace.json", _trace(problems, reset, tries))
+    kept = [g[: within([s.tokens for s in g], budget)] for g in groups]
+    methods = {
+        "plain sampling": [_answer("plain sampling", g[:1], g[0]) for g in groups],
+        "chunk-reset with the judge": reset,
+        "majority vote, same tokens": [_answer("majority vote", drawn, majority(drawn)) for drawn in kept],
+        "random rejection": random,
+        "best of N by the judge, same tokens": best,
+    }
+    rows = [_row(name, answers) for name, answers in methods.items()]
     # plain sampling's accuracy from all samples of a problem: the same expectation with less noise
     rates = [stats.mean([s.correct for s in g]) for g in groups]
-    gain = [float(a.correct) - r for a, r in zip(reset, rates, strict=True)]
-    rows = [_row(name, answers) for name, answers in methods.items()]
-    rows[0] |= {"accuracy": stats.mean(rates), "interval": stats.bootstrap(rates, stats.mean, run.seed)}
-    result = {
+    rows[0] |= {"accuracy": stats.mean(rates), "interval": stats.bootstrap(rates, stats.mean, seed)}
+    gain = [float(a.correct) - rate for a, rate in zip(reset, rates, strict=True)]
+    over = [float(a.correct) - float(b.correct) for a, b in zip(reset, random, strict=True)]
+    return {
         "rows": rows,
-        "rejection_rate": rate,
-        "difference": {"measured": stats.mean(gain), "interval": stats.bootstrap(gain, stats.mean, run.seed)},
+        "difference": {"measured": stats.mean(gain), "interval": stats.bootstrap(gain, stats.mean, seed)},
+        "random_difference": {"measured": stats.mean(over), "interval": stats.bootstrap(over, stats.mean, seed)},
     }
-    if not short:
-        over = [float(a.correct) - float(b.correct) for a, b in zip(reset, methods["random rejection"], strict=True)]
-        result["random_difference"] = {"measured": stats.mean(over), "interval": stats.bootstrap(over, stats.mean, run.seed)}
-    return result
 
 
 def best_of_n(

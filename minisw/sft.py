@@ -65,7 +65,7 @@ def train_sft(
 
 def _step(lm: LanguageModel, examples: Sequence[Example], optimizer: torch.optim.Optimizer, micro_tokens: int) -> float:
     total, loss_sum = sum(len(e.completion) for e in examples), 0.0
-    for rows in micro_batches([len(e) for e in examples], micro_tokens):
+    for rows in micro_batches(examples, micro_tokens):
         part = [examples[i] for i in rows]
         batch = collate(part, lm.tokenizer.pad_token_id, lm.device)
         logp, _ = token_logprobs(lm, batch)

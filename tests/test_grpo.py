@@ -393,7 +393,7 @@ def test_alarm_for_a_dead_adapter_fires_once() -> None:
 
 def test_alarm_for_shrinking_analyses_fires_once() -> None:
     [(step, text)] = heard([0.2] * 12, [40.0] * 4 + [9.0] * 8)
-    assert step == 5 and "shrunk from 40 to 9" in text
+    assert step == 5 and "shrunk from 40 tokens to 9" in text
 
 
 def test_each_cause_is_told_once_though_it_comes_and_goes() -> None:

@@ -59,7 +59,6 @@ def test_padding_is_never_a_target_and_the_pad_token_may_be(tiny_lm: LanguageMod
     odd = Example(examples[0].prompt, [pad, 5, pad])
     batch = collate([odd, examples[-1]], pad, tiny_lm.device)
     assert batch.target.sum(1).tolist() == [3, len(examples[-1].completion)]
-    assert batch.attention.sum(1).tolist() == [len(odd), len(examples[-1])]
     logp, _ = token_logprobs(tiny_lm, batch)
     torch.testing.assert_close(logp[:3], naive(tiny_lm, odd)[0], rtol=1e-4, atol=1e-4)
 
@@ -114,16 +113,60 @@ def test_autocast_is_used(new_lm, examples: list[Example]) -> None:
     assert 0 < (mixed - exact).abs().mean() < 0.1
 
 
-def test_micro_batches() -> None:
-    rng = random.Random(1)
-    for tokens in (1, 50, 200, 10**9):
-        lengths = [rng.randint(1, 90) for _ in range(60)]
-        cut = micro_batches(lengths, tokens)
-        assert sorted(i for batch in cut for i in batch) == list(range(60))
-        for batch in cut:
-            assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens
-    assert len(micro_batches([5] * 10, 10)) == 5
-    assert len(cut) == 1
+@pytest.fixture
+def groups(prompts: list[list[int]]) -> list[Example]:
+    """Three samples of every prompt, in mixed order."""
+    rng = random.Random(2)
+    found = [
+        Example(ids, [rng.randrange(4, 400) for _ in range(rng.randint(1, 20))])
+        for ids in prompts
+        if len(ids) > 1
+        for _ in range(3)
+    ]
+    rng.shuffle(found)
+    return found
+
+
+def test_a_shared_prompt_changes_nothing(new_lm, groups: list[Example]) -> None:
+    lm, pad = new_lm("judge", noise=0.3), 0
+    weight = torch.linspace(-1, 2, sum(len(e.completion) for e in groups))
+    found = []
+    for share in (False, True):
+        batch = collate(groups, pad, lm.device, share)
+        assert (batch.prefix is not None) == share
+        logp, entropy = token_logprobs(lm, batch)
+        (logp * weight).sum().backward()
+        found.append((logp.detach(), entropy, gradients(lm, "judge")))
+    (plain, plain_entropy, plain_gradients), (shared, shared_entropy, shared_gradients) = found
+    torch.testing.assert_close(shared, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(shared_entropy, plain_entropy, rtol=1e-4, atol=1e-4)
+    for name, gradient in plain_gradients.items():
+        assert gradient.abs().max() > 1e-3, name
+        torch.testing.assert_close(shared_gradients[name], gradient, rtol=1e-3, atol=1e-3)
+
+
+def test_prompts_are_shared_only_where_it_pays(groups: list[Example], examples: list[Example]) -> None:
+    assert collate(examples, 0, torch.device("cpu")).prefix is None
+    batch = collate(groups, 0, torch.device("cpu"))
+    longest = max(len(e.completion) for e in groups)
+    assert batch.ids.shape == (len(groups), 1 + longest) and len(batch.prefix.ids) == len(groups) // 3
+    one_token = [Example([5], [6, 7]), Example([5], [8])]
+    assert collate(one_token, 0, torch.device("cpu")).prefix is None
+
+
+def test_micro_batches(examples: list[Example], groups: list[Example]) -> None:
+    for rows in (examples, groups):
+        for tokens in (1, 60, 200, 10**9):
+            cut = micro_batches(rows, tokens)
+            assert sorted(i for batch in cut for i in batch) == list(range(len(rows)))
+            for batch in cut:
+                made = collate([rows[i] for i in batch], 0, torch.device("cpu"))
+                prefix = made.prefix.ids.numel() if made.prefix else 0
+                assert len(batch) == 1 or made.ids.numel() + prefix <= tokens + len(batch)
+        assert len(cut) == 1
+    one = micro_batches(groups, 10**9)[0]
+    prompts = [tuple(groups[i].prompt) for i in one]
+    assert all(prompts[n : n + 3] == [prompts[n]] * 3 for n in range(0, len(one), 3))  # a group stays together
     assert micro_batches([], 100) == []
 
 

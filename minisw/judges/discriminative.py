@@ -9,20 +9,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from minisw import stats
 from minisw.annotate import balanced, load_steps
 from minisw.evaluate import f1_official
 from minisw.judges import Progress
 from minisw.logprobs import Example, next_token_probabilities
-from minisw.model import LanguageModel
+from minisw.model import LanguageModel, copy_adapter
 from minisw.prompts import MINUS, PLUS, Prompts
 from minisw.recipe import Training
 from minisw.records import BenchItem, Judgment, LabelledStep, write_json
 from minisw.runs import Run
 from minisw.sft import train_sft
 
-CLASSIFIER = "classifier"
+CLASSIFIER, TRIAL = "classifier", "trial"
 
 
 class DiscriminativeJudge:
@@ -75,7 +76,7 @@ def balanced_accuracy(judgments: Sequence[Judgment], labels: Sequence[bool]) -> 
 
 
 def run_stage(run: Run) -> None:
-    """Writes classifier/: the sweep, the adapter `classifier`, and metrics.json with its threshold.
+    """Writes classifier/: the adapter `classifier`, and metrics.json with the sweep and the threshold.
 
     Learning rate, epochs and threshold are those with the best first-error F1 on the validation labels.
     """
@@ -86,77 +87,43 @@ def run_stage(run: Run) -> None:
     if len(steps) < 4 or not held_out:
         raise ValueError(
             f"{len(steps)} balanced training labels and {len(held_out)} validation labels are too few: annotate more problems "
-            "(--problems.train, --problems.validation, --annotate.samples), in a new --out"
+            "(--annotate.problems, --problems.validation, --annotate.samples), in a new --out"
         )
-    judge = DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro)
     signs = {True: lm.encode(PLUS), False: lm.encode(MINUS)}
-    examples = [Example(judge.prompt(s), signs[s.label]) for s in steps]
+    examples = [
+        Example(DiscriminativeJudge(lm, run.world.prompts, None, micro).prompt(step), signs[step.label]) for step in steps
+    ]
     labels = [s.label for s in held_out]
     sweep: list[dict] = []
 
-    def fit(lr: float, epochs: int, name: str, tick, measure: bool) -> list[dict]:
-        trying = DiscriminativeJudge(lm, run.world.prompts, name, micro)
+    def measure(adapter: str) -> dict:
+        judgments = DiscriminativeJudge(lm, run.world.prompts, adapter, micro).judge(held_out)
+        threshold, f1 = best_threshold([j.p_positive for j in judgments], held_out)
+        return {"threshold": threshold, "f1": f1, "balanced_accuracy": balanced_accuracy(judgments, labels)}
 
-        def on_epoch(epoch: int) -> None:
-            if measure and epoch % 2 == 0:
-                judgments = trying.judge(held_out)
-                threshold, f1 = best_threshold([j.p_positive for j in judgments], held_out)
-                sweep.append(
-                    {
-                        "lr": lr,
-                        "epochs": epoch,
-                        "threshold": threshold,
-                        "f1": f1,
-                        "balanced_accuracy": balanced_accuracy(judgments, labels),
-                    }
-                )
+    def fit(checkpoint: Path, tick) -> list[dict]:
+        """A training for each learning rate; the state with the best F1 after any epoch becomes `classifier`."""
+        curves = []
+        for lr in knobs.lrs:
+            lm.new_adapter(TRIAL, run.recipe.lora, run.seed_of("lora-classifier"))
 
-        # the sweep runs at a constant length, so that "the first n epochs" and "trained for n epochs" differ only in the schedule
-        return train_sft(
-            lm,
-            name,
-            examples,
-            Training(lr, epochs, knobs.batch),
-            micro,
-            run.seed_of("classifier"),
-            on_epoch=on_epoch,
-            progress=tick,
-        )
+            def on_epoch(epoch: int, lr: float = lr) -> None:
+                row = {"lr": lr, "epochs": epoch, **measure(TRIAL)}
+                if row["f1"] > max((r["f1"] for r in sweep), default=-1.0):
+                    copy_adapter(lm, TRIAL, CLASSIFIER)
+                sweep.append(row)
 
-    sweep_path = folder / "sweep.json"
-    if not sweep_path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        per_epoch = max(1, len(examples) // min(knobs.batch, len(examples)))
-        with run.progress("classifier: sweep on validation", len(knobs.lrs) * knobs.epochs * per_epoch) as tick:
-            for lr in knobs.lrs:
-                lm.new_adapter("trial", run.recipe.lora, run.seed_of("lora-classifier"))
-                fit(lr, knobs.epochs, "trial", tick, True)
-                lm.drop_adapter("trial")
-        write_json(sweep_path, sweep)
-    sweep = json.loads(sweep_path.read_text(encoding="utf-8"))
+            training = Training(lr, knobs.epochs, knobs.batch)
+            curves += train_sft(lm, TRIAL, examples, training, micro, run.seed_of("classifier"), on_epoch=on_epoch, progress=tick)
+            lm.drop_adapter(TRIAL)
+        write_json(folder / "sweep.json", sweep)
+        return curves
+
+    per_epoch = max(1, len(examples) // min(knobs.batch, len(examples)))
+    run.train(CLASSIFIER, folder, fit, len(knobs.lrs) * knobs.epochs * per_epoch, "classifier: sweep on validation")
+    sweep = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
     best = max(sweep, key=lambda row: row["f1"])
-
-    def final(checkpoint, tick) -> list[dict]:
-        return fit(best["lr"], best["epochs"], CLASSIFIER, tick, False)
-
-    run.train(
-        CLASSIFIER,
-        folder,
-        final,
-        best["epochs"] * max(1, len(examples) // min(knobs.batch, len(examples))),
-        "classifier: the best again",
-    )
-    judgments = judge.judge(held_out)
-    threshold, f1 = best_threshold([j.p_positive for j in judgments], held_out)
     write_json(
         folder / "metrics.json",
-        {
-            "labels": len(steps),
-            "validation_steps": len(held_out),
-            "sweep": sweep,
-            "best": best,
-            "threshold": threshold,
-            "validation_f1": f1,
-            "validation_balanced_accuracy": balanced_accuracy(judgments, labels),
-        },
+        {"labels": len(steps), "validation_steps": len(held_out), "sweep": sweep, "best": best, "threshold": best["threshold"]},
     )

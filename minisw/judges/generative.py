@@ -7,14 +7,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from minisw import prompts, stats
 from minisw.annotate import balanced, load_steps
 from minisw.grpo import train_grpo
 from minisw.judges import Progress
 from minisw.logprobs import Example, next_token_probabilities
-from minisw.model import LanguageModel
+from minisw.model import LanguageModel, copy_adapter
 from minisw.problems import World
 from minisw.prompts import Prompts
 from minisw.recipe import JudgeKnobs
@@ -187,13 +185,6 @@ def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, 
 
     grpo = run.train(name, folder, reinforce, grpo_steps, f"{name}: GRPO")
     return {"format_curve": sft, "grpo": grpo, **json.loads((folder / f"{start}-counts.json").read_text(encoding="utf-8"))}
-
-
-def copy_adapter(lm: LanguageModel, source: str, target: str) -> None:
-    there = lm.adapter_parameters(target)
-    with torch.no_grad():
-        for key, p in lm.adapter_parameters(source).items():
-            there[key.replace(f".{source}.", f".{target}.")].copy_(p)
 
 
 def run_stage(run: Run) -> None:
