@@ -77,15 +77,18 @@ def balanced(steps: Sequence[LabelledStep], count: int, seed: int) -> list[Label
 
 
 def choose(groups: Sequence[Sequence[Solution]], keep: int, most: int) -> list[Solution]:
-    """Solutions to annotate: of problems neither all right nor all wrong, up to `keep` each, wrong and right in turn."""
+    """Solutions to annotate: of problems neither all right nor all wrong, up to `keep` each, one right for three wrong.
+
+    Negatives are what runs short when labels are balanced, and a wrong solution holds one; its chunks before that are
+    positives too.
+    """
     chosen: list[Solution] = []
     for group in groups:
         usable = [s for s in group if s.well_formed]
         wrong, right = [s for s in usable if not s.correct], [s for s in usable if s.correct]
-        if not wrong or not right:
-            continue
-        turn = [s for pair in zip(wrong, right, strict=False) for s in pair] + wrong[len(right) :] + right[len(wrong) :]
-        chosen += turn[:keep]
+        if wrong and right:
+            rights = max(1, keep // 4, keep - len(wrong))
+            chosen += (wrong[: max(1, keep - rights)] + right[:rights])[:keep]
     return chosen[:most]
 
 
@@ -114,7 +117,7 @@ def annotate(
             sequence = sequence + lm.encode(tag([chunk]))
             starts.append(len(sequence))
         requests.append(Request(sequence, m, tuple(starts)) if starts else Request(sequence, 0))
-    results = sampler.generate(requests, Sampling(max_new_tokens), seed, progress)
+    results = sampler.generate(requests, Sampling(max_new_tokens, world.temperature), seed, progress)
     first = dict(zip(ids, results, strict=False))
     annotated = []
     for s, group in zip(solutions, results[len(ids) :], strict=True):

@@ -110,6 +110,9 @@ class LanguageModel:
             self.model.save_pretrained(scratch, selected_adapters=[name])
             written = Path(scratch) if name == "default" else Path(scratch) / name
             folder.mkdir(exist_ok=True)
+            config = json.loads((written / "adapter_config.json").read_text(encoding="utf-8"))
+            config["target_modules"] = sorted(config["target_modules"])  # peft writes a set, in any order
+            (written / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
             for file in ("adapter_model.safetensors", "adapter_config.json"):
                 (written / file).replace(folder / file)
 

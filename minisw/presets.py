@@ -28,21 +28,24 @@ SMOKE = Recipe(
         dtype="bf16",
         autocast="",
         sampling_dtype="",
-        slots=32,
+        slots=48,
         prefill_tokens=4096,
         micro_tokens=1024,
     ),
-    problems=ProblemKnobs(source="gsm8k", prompts="english", train=12, validation=4, test=6, hard=0),
-    segment=SegmentKnobs(
-        teacher="prompted", samples=4, keep=2, tries=2, training=Training(lr=2e-4, epochs=2, batch=4), max_new_tokens=220
+    problems=ProblemKnobs(
+        source="gsm8k", prompts="english", temperature=0.7, max_steps=2, train=16, validation=6, test=6, hard=0
     ),
-    annotate=AnnotateKnobs(samples=4, keep=2, branches=4, max_solutions=8),
+    segment=SegmentKnobs(
+        teacher="numbered", samples=4, keep=3, tries=4, training=Training(lr=4e-4, epochs=4, batch=4), max_new_tokens=240
+    ),
+    annotate=AnnotateKnobs(samples=6, keep=3, branches=4, max_solutions=12),
     classifier=ClassifierKnobs(lrs=(1e-4, 5e-4), epochs=2, batch=4),
     judge=JudgeKnobs(
         labels=16,
         format_labels=8,
         format_samples=2,
         format_training=Training(lr=2e-4, epochs=1, batch=4),
+        temperature=1.0,
         steps=3,
         prompts=4,
         group=4,

@@ -23,6 +23,7 @@ class Prompts:
     segment: str
     judge: str
     classify: str
+    segment_lines: str = ""
 
     def for_judge(self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False) -> str:
         """Problem, historical reasoning path and new chunk (StepWiser §3.3) as one user message."""
@@ -31,10 +32,10 @@ class Prompts:
 
 
 ENGLISH = Prompts(
-    solve="{question}\n\nSolve the problem step by step. Then give the final answer in \\boxed{{}}.",
+    solve="{question}\n\nSolve the problem step by step, in words, without code. Then give the final answer in \\boxed{{}}.",
     solve_chunked=(
-        "{question}\n\nSolve the problem step by step. Put every part of your reasoning into <chunk> and </chunk> tags, "
-        "one complete logical step in each. Then give the final answer in \\boxed{{}}."
+        "{question}\n\nSolve the problem step by step, in words, without code. Put every part of your reasoning into <chunk> "
+        "and </chunk> tags, one complete logical step in each. Then give the final answer in \\boxed{{}}."
     ),
     segment=(
         "Below is a solution to a mathematics problem. Cut it into chunks, each one complete logical step.\n"
@@ -44,6 +45,10 @@ ENGLISH = Prompts(
         "- Clear transition: going over from solving to checking, or to an aside, starts a new chunk.\n"
         "Copy the text exactly, with every character and line break, and only add tags: put each chunk between <chunk> "
         "and </chunk>, with nothing outside the tags.\n\nSolution:\n{text}"
+    ),
+    segment_lines=(
+        "Below is a solution to a mathematics problem, with its lines numbered. Group the lines into steps, each one complete "
+        "piece of reasoning. Which lines begin a new step? Reply with their numbers only, separated by commas.\n\n{text}"
     ),
     judge=(
         "You check one step of a solution to a mathematics problem.\n\nProblem:\n{question}\n\n"

@@ -40,11 +40,11 @@ class ModelKnobs:
     """Load in 4 bits (nf4, double quantisation) through bitsandbytes."""
     device: str = "auto"
     """"auto" takes a GPU where there is one; else "cpu" or "cuda"."""
-    slots: int = 192
+    slots: int = 320
     """Rows that sample at once."""
     prefill_tokens: int = 8192
     """Prompt tokens in one prefill forward."""
-    micro_tokens: int = 8192
+    micro_tokens: int = 4096
     """Tokens in one training forward and backward, padding included."""
 
     def folder(self) -> str:
@@ -76,6 +76,10 @@ class ProblemKnobs:
     """Folder with the published files (gsm8k/train.jsonl, processbench/gsm8k.json, …); without it, hub names are used."""
     prompts: Literal["arithmetic", "english"] = "arithmetic"
     """Which set of prompts (minisw/prompts.py)."""
+    temperature: float = 1.0
+    """Of the policy's solutions and rollouts (1 in the paper; a very small model does better below)."""
+    max_steps: int = 0
+    """Only problems whose reference solution has at most this many lines (GSM8K; 0 for all): easier ones for small models."""
     train: int = 300
     """Problems that segmentation is taught with; the first of them are annotated."""
     validation: int = 24
@@ -102,8 +106,9 @@ class Training:
 class SegmentKnobs:
     """Stage 1, StepWiser §3.1."""
 
-    teacher: Literal["rules", "prompted"] = "rules"
-    """Who segments the SFT texts: the world's own rules, or the chat model itself, prompted."""
+    teacher: Literal["rules", "prompted", "numbered"] = "rules"
+    """Who segments the SFT texts: the world's own rules; the chat model, copying the text with tags; or the chat model,
+    naming the lines that begin a chunk (a very small one cannot copy without a slip)."""
     samples: int = 2
     """Solutions sampled a problem; the wrong ones are dropped (the paper samples 16)."""
     keep: int = 1
@@ -119,12 +124,12 @@ class SegmentKnobs:
 class AnnotateKnobs:
     """Stage 2, StepWiser §3.2."""
 
-    problems: int = 70
+    problems: int = 50
     """Training problems that solutions are drawn for (the first of them)."""
-    samples: int = 5
+    samples: int = 6
     """Solutions a problem at temperature 1 (the paper samples 16)."""
-    keep: int = 3
-    """Solutions annotated a problem, at most: wrong and right in turn, a wrong one first."""
+    keep: int = 4
+    """Solutions annotated a problem, at most: about one right for three wrong, whose errors are what labels run short of."""
     branches: int = 16
     """M: completions from every boundary."""
     max_solutions: int = 105
@@ -178,9 +183,9 @@ class JudgeKnobs:
 class ClassifierKnobs:
     """The discriminative baseline: SFT on + or - with the same labels; lr and epochs chosen on validation."""
 
-    lrs: tuple[float, ...] = (1e-3, 3e-3)
+    lrs: tuple[float, ...] = (3e-4, 1e-3)
     """Learning rates tried."""
-    epochs: int = 6
+    epochs: int = 5
     """Longest training; every epoch is measured on validation and the best state kept."""
     batch: int = 16
     """Examples a step."""

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,7 @@ def run(command: Command) -> None:
     from minisw.report import table
     from minisw.runs import Run
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of peft's use of it, not of ours
     console = Console(stderr=True)
     this = Run(recipe, folder, console)
     functions = stage_functions()
@@ -139,8 +141,8 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
     p, a, j, e, s = recipe.problems, recipe.annotate, recipe.judge, recipe.evaluate, recipe.search
     words = {
         "segment": f"{p.test} test problems by the base; SFT on right solutions of {p.train} × {recipe.segment.samples}",
-        "annotate": f"{p.train} + {p.validation} problems × {a.samples} solutions; up to {a.max_solutions} annotated, "
-        f"M = {a.branches} at every boundary; rule {a.rule}",
+        "annotate": f"{min(p.train, a.problems)} + {p.validation} problems × {a.samples} solutions; "
+        f"up to {a.max_solutions} annotated, M = {a.branches} at every boundary; rule {a.rule}",
         "classifier": f"{j.labels} labels; {len(recipe.classifier.lrs)} learning rates × {recipe.classifier.epochs} epochs, "
         "chosen on validation",
         "judge": f"format from {j.format_labels} of the labels; GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"

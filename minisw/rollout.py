@@ -244,7 +244,7 @@ def sample(logits: torch.Tensor, temperature: float, generator: torch.Generator)
     """One token id a row from logits [rows, vocabulary]; greedy at temperature 0."""
     if temperature == 0:
         return logits.argmax(-1)
-    scaled = logits.float() / temperature
-    # argmax of logit + Gumbel noise samples the softmax without normalising it; one kernel, no host round trip
-    noise = torch.empty_like(scaled).exponential_(generator=generator).log()
-    return (scaled - noise).argmax(-1)
+    # the inverse of the distribution function at one uniform number a row, on the device
+    cumulative = (logits.float() / temperature).softmax(-1).cumsum(-1)
+    drawn = torch.rand(len(logits), 1, generator=generator, device=logits.device) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, drawn, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

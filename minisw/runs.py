@@ -100,8 +100,11 @@ class Run:
 
     @cached_property
     def lm(self):
+        from transformers.utils.logging import disable_progress_bar
+
         from minisw.model import load_base
 
+        disable_progress_bar()  # a line of its own among ours
         return load_base(self.recipe.model)
 
     @cached_property

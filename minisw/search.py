@@ -72,7 +72,7 @@ def chunk_reset(
             requests = [
                 Request(lm.chat(world.prompts.solve_chunked.format(question=p.problem.question), tag(p.chunks))) for p in active
             ]
-            groups = sampler.generate(requests, Sampling(knobs.max_chunk_tokens, stop=CLOSE), seed * 1009 + number)
+            groups = sampler.generate(requests, Sampling(knobs.max_chunk_tokens, world.temperature, CLOSE), seed * 1009 + number)
         texts = []
         for path, (completion,) in zip(active, groups, strict=True):
             raw = lm.decode(completion.ids)

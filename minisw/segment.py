@@ -8,6 +8,7 @@ and at newlines.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -99,10 +100,10 @@ def sample_solutions(
     chunked: bool,
     progress=None,
 ) -> list[list[Solution]]:
-    """`count` solutions of every problem at temperature 1, by the active adapter."""
+    """`count` solutions of every problem at the world's temperature, by the active adapter."""
     template = world.prompts.solve_chunked if chunked else world.prompts.solve
     requests = [Request(lm.chat(template.format(question=p.question)), count) for p in problems]
-    groups = sampler.generate(requests, Sampling(max_new_tokens), seed, progress)
+    groups = sampler.generate(requests, Sampling(max_new_tokens, world.temperature), seed, progress)
     return [[to_solution(lm, p, c, chunked) for c in group] for p, group in zip(problems, groups, strict=True)]
 
 
@@ -110,28 +111,56 @@ def sample_solutions(
 
 
 def teach(
-    lm: LanguageModel, sampler: Sampler, world: World, texts: Sequence[str], tries: int, prompted: bool, seed: int
+    lm: LanguageModel, sampler: Sampler, world: World, texts: Sequence[str], tries: int, source: str, seed: int
 ) -> list[list[str] | None]:
-    """A segmentation of each text, None where the teacher gave none that rejoins.
+    """A segmentation of each text, None where the teacher gave none that rejoins; the same filter for every source.
 
-    The source is the world's own rule, or the active model asked with the segmenter's prompt: the same filter for both.
+    "rules": the world's own. "prompted": the active model copies the text and puts tags into it (the paper's way).
+    "numbered": it names the lines that begin a new chunk, for models too small to copy a text without a slip.
     """
-    if not prompted:
+    if source == "rules":
         if world.teacher is None:
-            raise ValueError(f"the world {world.name!r} has no teacher rules: use --segment.teacher prompted")
+            raise ValueError(f"the world {world.name!r} has no teacher rules: use --segment.teacher prompted or numbered")
         offers = [[world.teacher(text)] for text in texts]
     else:
-        longest = max((len(lm.encode(text)) for text in texts), default=0)
-        requests = [Request(lm.chat(world.prompts.segment.format(text=text), OPEN), tries) for text in texts]
-        groups = sampler.generate(requests, Sampling(2 * longest + 64), seed)
-        offers = [[parse_exact(OPEN + lm.decode(c.ids)) for c in group] for group in groups]
+        prompted, words = source == "prompted", world.prompts
+        if not prompted and not words.segment_lines:
+            raise ValueError(f"the prompts of {world.name!r} have none for numbered lines: use --segment.teacher prompted")
+        shown = texts if prompted else ["".join(f"[{i}] {s}" for i, s in enumerate(split_newlines(t), 1)) for t in texts]
+        template, begun = (words.segment, OPEN) if prompted else (words.segment_lines, "1,")
+        longest = 2 * max((len(lm.encode(text)) for text in texts), default=0) + 64 if prompted else 64
+        requests = [Request(lm.chat(template.format(text=text), begun), tries) for text in shown]
+        groups = sampler.generate(requests, Sampling(longest, world.temperature), seed)
+        read = parse_exact if prompted else parse_lines
+        offers = [[read(begun + lm.decode(c.ids), text) for c in group] for group, text in zip(groups, texts, strict=True)]
     return [next((chunks for chunks in offer if rejoins(chunks, text)), None) for offer, text in zip(offers, texts, strict=True)]
 
 
-def parse_exact(text: str) -> list[str]:
-    """Chunks of a teacher's reply; white space between two tags goes to the chunk before. Empty where the form is broken."""
-    chunks, well_formed = parse(text.strip())
-    return chunks if well_formed else []
+def parse_lines(reply: str, text: str) -> list[str]:
+    """The text cut before the lines whose numbers the reply names. Empty where they are not rising numbers of its lines, or
+    where a text of four lines or more is left in one piece."""
+    lines = split_newlines(text)
+    starts = [int(number) for number in re.findall(r"\d+", reply)]
+    if not starts or starts[0] != 1 or starts != sorted(set(starts)) or starts[-1] > len(lines):
+        return []
+    if len(starts) == 1 and len(lines) > 3:
+        return []
+    return ["".join(lines[a - 1 : b - 1]) for a, b in zip(starts, [*starts[1:], len(lines) + 1], strict=True)]
+
+
+def parse_exact(reply: str, text: str) -> list[str]:
+    """The text cut where a teacher's reply cuts it. Empty where the form is broken or the words are not those of the text.
+
+    White space is not the teacher's to change: models drop line breaks beside tags. The cut goes behind the same number of
+    other characters, and the white space there to the chunk before it, so that the chunks join to the text exactly.
+    """
+    chunks, well_formed = parse(reply.strip())
+    sizes = [len("".join(chunk.split())) for chunk in chunks]
+    if not well_formed or "".join("".join(chunks).split()) != "".join(text.split()) or 0 in sizes:
+        return []
+    inked = [i for i, c in enumerate(text) if not c.isspace()]
+    starts = [0] + [inked[end] for end in itertools.accumulate(sizes[:-1])]
+    return [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
 
 
 # --- the stage -------------------------------------------------------------------------------------------------------
@@ -172,9 +201,7 @@ def run_stage(run: Run) -> None:
         chosen = [s for group in right.values() for s in group]
         taught_path = folder / "taught.jsonl"
         if not taught_path.exists():
-            cut = teach(
-                lm, run.sampler, world, [s.text for s in chosen], knobs.tries, knobs.teacher == "prompted", run.seed_of("teacher")
-            )
+            cut = teach(lm, run.sampler, world, [s.text for s in chosen], knobs.tries, knobs.teacher, run.seed_of("teacher"))
             write_jsonl(
                 taught_path,
                 [

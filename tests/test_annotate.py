@@ -59,9 +59,28 @@ def test_problems_all_right_or_all_wrong_are_dropped():
     assert [(x.problem_id, x.correct) for x in annotate.choose(groups, 2, 100)] == [("c", False), ("c", True)]
 
 
+@pytest.mark.parametrize(
+    "wrong,right,keep,expected",
+    [
+        (5, 5, 4, (3, 1)),
+        (5, 5, 8, (5, 3)),
+        (9, 9, 8, (6, 2)),
+        (1, 5, 4, (1, 3)),
+        (5, 1, 4, (3, 1)),
+        (3, 3, 1, (1, 0)),
+        (2, 2, 9, (2, 2)),
+    ],
+)
+def test_one_right_solution_for_three_wrong_where_there_are_enough(wrong, right, keep, expected):
+    group = [Solution("p", ("x",), "1", i >= wrong, True) for i in range(wrong + right)]
+    chosen = annotate.choose([group], keep, 100)
+    assert (sum(not s.correct for s in chosen), sum(s.correct for s in chosen)) == expected
+    assert len(annotate.choose([group] * 9, keep, 5)) == min(5, 9 * sum(expected))
+
+
 @pytest.fixture(scope="module")
 def world():
-    return load_world(ProblemKnobs())
+    return load_world(ProblemKnobs(temperature=0.0))
 
 
 def test_values_are_those_of_separate_rollouts(tiny_lm, world, monkeypatch):
@@ -83,7 +102,6 @@ def test_values_are_those_of_separate_rollouts(tiny_lm, world, monkeypatch):
         expected.append(float(ends[text]))
     monkeypatch.setattr(annotate, "final_answer", lambda text: text)
     monkeypatch.setattr(annotate, "verify", judge_by_text)
-    monkeypatch.setattr(annotate, "Sampling", lambda n: Sampling(12, 0))
     solution = Solution("p", chunks, "7", True)
     (annotated,) = annotate.annotate(tiny_lm, sampler, world, [solution], {"p": problem}, 2, 12, 0)
     assert annotated.q == (*expected, 1.0)

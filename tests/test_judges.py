@@ -1,10 +1,10 @@
-"""Verdicts, the label filter, the label budget, the classifier's score."""
+"""Verdicts, the label filter, the classifier's score."""
 
 import pytest
 
-from minisw.judges import generative
 from minisw.judges.discriminative import DiscriminativeJudge, balanced_accuracy
-from minisw.judges.generative import GenerativeJudge, copy_adapter, format_examples, parse_verdict
+from minisw.judges.generative import GenerativeJudge, format_examples, parse_verdict
+from minisw.model import copy_adapter
 from minisw.problems import load_world
 from minisw.problems.elicit import chain
 from minisw.recipe import ProblemKnobs
@@ -104,7 +104,3 @@ def test_the_chain_puts_the_bases_own_words_together(tiny_lm):
         and out[0][0].startswith("Last: a.")
         and out[1] == [""]
     )
-
-
-def test_label_budget_is_a_prefix(world):
-    assert generative.START != generative.TENTH_START  # the tenth's format is taught from its own few labels

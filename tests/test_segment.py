@@ -49,7 +49,7 @@ def test_rule_teacher_gives_one_chunk_a_step(tiny_lm):
     world = load_world(ProblemKnobs())
     stories = [arithmetic.make_story(rng, 4) for _ in range(20)]
     texts = ["".join(arithmetic.quick_solution(rng, s)) for s in stories]
-    cut = segment.teach(tiny_lm, Sampler(tiny_lm), world, texts, 1, False, 0)
+    cut = segment.teach(tiny_lm, Sampler(tiny_lm), world, texts, 1, "rules", 0)
     assert all(chunks and "".join(chunks) == text and len(chunks) == 5 for chunks, text in zip(cut, texts, strict=True))
     blank = [len(segment.split_blank_lines(text)) for text in texts]
     assert sum(map(len, cut)) < 0.8 * sum(blank)  # which leaves something to learn
@@ -64,4 +64,38 @@ def test_prompted_teacher_goes_through_the_same_filter(tiny_lm, monkeypatch):
         sampler, "generate", lambda requests, sampling, seed: [[type("C", (), {"ids": next(order)})()] for _ in requests]
     )
     monkeypatch.setattr(tiny_lm, "decode", lambda ids: ids)
-    assert segment.teach(tiny_lm, sampler, world, list(replies), 1, True, 0) == [["a\n\n", "b"], None]
+    assert segment.teach(tiny_lm, sampler, world, list(replies), 1, "prompted", 0) == [["a\n\n", "b"], None]
+
+
+@pytest.mark.parametrize(
+    "reply,expected",
+    [
+        ("<chunk>Add 3.</chunk>\n<chunk>12+3 = 15.</chunk>", ["Add 3.\n\n", "12+3 = 15."]),
+        ("<chunk>Add 3. 12+3=15.</chunk>", ["Add 3.\n\n12+3 = 15."]),
+        ("<chunk>Add 4.</chunk><chunk>12+3 = 15.</chunk>", []),
+        ("<chunk>Add 3.</chunk><chunk> </chunk><chunk>12+3 = 15.</chunk>", []),
+        ("<chunk>Add 3.</chunk> 12+3 = 15.", ["Add 3.\n\n", "12+3 = 15."]),  # the answer may stand behind the tags
+        ("<chunk>Add 3. <chunk>12+3 = 15.</chunk>", []),
+    ],
+)
+def test_a_teacher_may_change_white_space_only(reply, expected):
+    assert segment.parse_exact(reply, "Add 3.\n\n12+3 = 15.") == expected
+
+
+@pytest.mark.parametrize(
+    "reply,expected",
+    [
+        ("1, 3", ["a\nb\n\n", "c\nd"]),
+        ("1, 2, 3, 4.", ["a\n", "b\n\n", "c\n", "d"]),
+        ("1", []),
+        ("2, 3", []),
+        ("1, 3, 2", []),
+        ("1, 9", []),
+        ("1, 1", []),
+        ("none", []),
+    ],
+)
+def test_a_teacher_may_name_the_first_lines_of_the_chunks(reply, expected):
+    text = "a\nb\n\nc\nd"
+    chunks = segment.parse_lines(reply, text)
+    assert chunks == expected and (not chunks or segment.rejoins(chunks, text))

@@ -23,7 +23,8 @@ class World:
     `load(split, count, seed)` gives problems of "train", "validation", "test" or "hard". `teacher` cuts a text into chunks
     by rule. `exact_labels` and `mistake_kind` measure. `elicit(lm, sampler, steps, samples, seed)` gets first analyses
     with a verdict out of a base that cannot follow the judge's prompt yet; where it is None the base is asked with that
-    prompt. `bench(count, seed)` gives step-labelled items that were not made here (ProcessBench).
+    prompt. `bench(count, seed)` gives step-labelled items that were not made here (ProcessBench). `temperature` is that
+    of the policy's solutions and rollouts.
     """
 
     name: str
@@ -35,23 +36,25 @@ class World:
     elicit: Callable[..., list[list[str]]] | None = None
     bench: Callable[[int, int], list[BenchItem]] | None = None
     has_hard: bool = False
+    temperature: float = 1.0
 
 
 def load_world(knobs: ProblemKnobs) -> World:
     """The world that a recipe names. Raises ValueError where its data cannot be had."""
     chosen = prompts.BY_NAME[knobs.prompts]
     if knobs.source == "arithmetic":
-        from minisw.problems import arithmetic, elicit
+        from minisw.problems import arithmetic, elicit, rules
 
         return World(
             "arithmetic",
             chosen,
             arithmetic.load_split,
-            arithmetic.teacher_chunks,
-            arithmetic.exact_labels,
-            arithmetic.mistake_kind,
+            rules.teacher_chunks,
+            rules.exact_labels,
+            rules.mistake_kind,
             elicit.chain if knobs.prompts == "arithmetic" else None,
             has_hard=True,
+            temperature=knobs.temperature,
         )
     from minisw.problems import gsm8k, processbench
 
@@ -61,8 +64,9 @@ def load_world(knobs: ProblemKnobs) -> World:
     return World(
         "gsm8k",
         chosen,
-        lambda split, count, seed: gsm8k.load_split(folder, split, count, seed),
+        lambda split, count, seed: gsm8k.load_split(folder, split, count, seed, knobs.max_steps),
         bench=lambda count, seed: processbench.load(folder, "gsm8k", count, seed),
+        temperature=knobs.temperature,
     )
 
 

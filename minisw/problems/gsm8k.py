@@ -11,8 +11,9 @@ from minisw.records import Problem
 HUB_NAME = "openai/gsm8k"
 
 
-def read(folder: Path | None, split: str) -> list[Problem]:
-    """All problems of the published split "train" or "test"; the answer is what stands behind "####".
+def read(folder: Path | None, split: str, max_steps: int = 0) -> list[Problem]:
+    """All problems of the published split "train" or "test" whose reference has at most `max_steps` lines (0: any number);
+    the answer is what stands behind "####".
 
     Raises ValueError, in one line, where the file is missing or damaged, or the hub cannot be reached.
     """
@@ -37,15 +38,16 @@ def read(folder: Path | None, split: str) -> list[Problem]:
     return [
         Problem(f"gsm8k-{split}-{i}", row["question"].strip(), row["answer"].split("####")[-1].strip().replace(",", ""))
         for i, row in enumerate(rows)
+        if not max_steps or row["answer"].split("####")[0].strip().count("\n") < max_steps
     ]
 
 
-def load_split(folder: Path | None, split: str, count: int, seed: int) -> list[Problem]:
+def load_split(folder: Path | None, split: str, count: int, seed: int, max_steps: int = 0) -> list[Problem]:
     """`count` problems; "train" and "validation" share the published train split without overlap. Raises ValueError
     for an unknown split or where too few problems are there."""
     if split not in ("train", "validation", "test"):
         raise ValueError(f"GSM8K has no split {split!r}: choose train, validation or test")
-    rows = read(folder, "test" if split == "test" else "train")
+    rows = read(folder, "test" if split == "test" else "train", max_steps)
     random.Random(seed).shuffle(rows)
     cut = len(rows) // 5
     rows = {"test": rows, "validation": rows[:cut], "train": rows[cut:]}[split]

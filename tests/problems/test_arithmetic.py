@@ -14,16 +14,12 @@ from minisw.problems.arithmetic import (
     SPLITS,
     TOP,
     Story,
-    exact_labels,
     load_split,
     make_story,
-    mistake_kind,
     quick_solution,
-    sentences,
     split_of,
-    step_results,
-    teacher_chunks,
 )
+from minisw.problems.rules import exact_labels, mistake_kind, sentences, step_results, teacher_chunks
 from minisw.records import Problem
 
 

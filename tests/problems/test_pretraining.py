@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from minisw.model import load_tokenizer
-from minisw.problems import arithmetic, pretraining
+from minisw.problems import arithmetic, pretraining, rules
 from minisw.problems.pretraining import (
     Chat,
     Pretraining,
@@ -165,9 +165,9 @@ def test_stream_avoids_the_splits_and_solves_right(stream: list[Chat]) -> None:
             solved += 1
             question = user.removesuffix("\nSolve step by step.")
             assert arithmetic.split_of(question) == "pretraining"
-            results = arithmetic.step_results(assistant)
+            results = rules.step_results(assistant)
             values = tuple(value for what, value in results if what == "step")
-            labels = arithmetic.exact_labels(arithmetic.Problem("p", question, "", values), arithmetic.teacher_chunks(assistant))
+            labels = rules.exact_labels(arithmetic.Problem("p", question, "", values), rules.teacher_chunks(assistant))
             assert all(labels) and results[-1] == ("answer", values[-1])
         elif user.endswith("\n\nWrite the next step with care."):
             assert arithmetic.split_of(user.split("\n\nSo far:\n")[0]) == "pretraining"
