@@ -126,7 +126,8 @@ def run_stage(run: Run) -> None:
 
 
 def over_seeds(folders: Sequence[Path]) -> list[dict]:
-    """Each claim's mean over runs, with Student's t interval of that mean. Raises ValueError where a folder has no claims."""
+    """Each claim's mean over runs, with Student's t interval of that mean (`interval`: other seeds) and the interval from the
+    runs' own bootstraps (`items_interval`: other test items). Raises ValueError where a folder has no claims."""
     runs = []
     for folder in folders:
         try:
@@ -135,8 +136,12 @@ def over_seeds(folders: Sequence[Path]) -> list[dict]:
             raise ValueError(f"{folder} has no readable claims.json ({error})") from None
     rows = []
     for name, first in runs[0].items():
-        values = [r[name]["measured"] for r in runs if r[name]["measured"] is not None]
-        interval = None
+        tested = [r[name] for r in runs if r[name]["measured"] is not None]
+        values = [claim["measured"] for claim in tested]
+        interval = items = None
+        if tested:  # the runs' own intervals put together: what other test items would change, the trained models being these
+            half = math.sqrt(sum(((c["interval"][1] - c["interval"][0]) / 2) ** 2 for c in tested)) / len(tested)
+            items = (stats.mean(values) - half, stats.mean(values) + half)
         if len(values) > 1:
             middle = stats.mean(values)
             spread = math.sqrt(sum((v - middle) ** 2 for v in values) / (len(values) - 1) / len(values))
@@ -147,6 +152,7 @@ def over_seeds(folders: Sequence[Path]) -> list[dict]:
                 **first,
                 "measured": stats.mean(values) if values else None,
                 "interval": interval,
+                "items_interval": items,
                 "each": values,
                 "holds": holds(name, interval),
             }
@@ -168,14 +174,20 @@ def main() -> None:
     except ValueError as error:
         print(f"minisw: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    table = Table("claim", "paper", "mean", "95% of the mean", "each run", "")
+
+    def shown(value: float | Sequence[float] | None) -> str:
+        if value is None:
+            return "–"
+        return f"{value:+.3f}" if isinstance(value, float) else f"{value[0]:+.3f} … {value[1]:+.3f}"
+
+    table = Table("claim", "paper", "mean", "95%, other seeds", "95%, other test items", "each run", "over seeds it")
     for row in rows:
-        interval = "–" if row["interval"] is None else f"{row['interval'][0]:+.3f} … {row['interval'][1]:+.3f}"
         table.add_row(
             row["id"],
-            "–" if row["paper"] is None else f"{row['paper']:+.3f}",
-            "–" if row["measured"] is None else f"{row['measured']:+.3f}",
-            interval,
+            shown(row["paper"]),
+            shown(row["measured"]),
+            shown(row["interval"]),
+            shown(row["items_interval"]),
             "  ".join(f"{v:+.3f}" for v in row["each"]),
             {True: "holds", False: "does not hold", None: "not tested"}[row["holds"]],
         )

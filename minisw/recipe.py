@@ -86,8 +86,8 @@ class ProblemKnobs:
     """Problems whose labels choose the baseline's knobs and the judge's checkpoint."""
     test: int = 200
     """Problems that only measure."""
-    hard: int = 24
-    """Problems of the longer, harder test (0 for none; the embedded world has one)."""
+    hard: int = 0
+    """Problems of the longer, harder test that search is measured on too (0 for none; the embedded world has one)."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class AnnotateKnobs:
     """Solutions annotated a problem, at most: about one right for three wrong, whose errors are what labels run short of."""
     branches: int = 16
     """M: completions from every boundary."""
-    max_solutions: int = 105
+    max_solutions: int = 96
     """Solutions annotated in all."""
     rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_effective"
     """Which label rule trains the judges. All three are derived and measured."""
@@ -153,7 +153,7 @@ class JudgeKnobs:
     format_samples: int = 2
     """Analyses sampled for each of those."""
     format_training: Training = Training(lr=2e-3, epochs=4, batch=4)
-    steps: int = 18
+    steps: int = 16
     """GRPO steps (the paper takes 800)."""
     prompts: int = 16
     """Prompts a step (the paper takes 1024)."""
@@ -171,10 +171,10 @@ class JudgeKnobs:
     """Weight of the KL term towards the adapter at the start; 0 for none."""
     temperature: float = 1.5
     """Of the samples. Above 1 because the taught judge is nearly deterministic: at 1 three groups in four are tied."""
-    max_new_tokens: int = 160
+    max_new_tokens: int = 140
     """Longest analysis, in tokens."""
     tenth: bool = True
-    """Train a second judge on a tenth of the labels."""
+    """Train a second judge on a tenth of the labels, for a third of the steps, with no more prompts a step than it has labels."""
     votes: int = 1
     """Sampled judgments a step for the vote row."""
 
@@ -185,7 +185,7 @@ class ClassifierKnobs:
 
     lrs: tuple[float, ...] = (3e-4, 1e-3)
     """Learning rates tried."""
-    epochs: int = 5
+    epochs: int = 4
     """Longest training; every epoch is measured on validation and the best state kept."""
     batch: int = 16
     """Examples a step."""
@@ -215,7 +215,7 @@ class SearchKnobs:
     """Chunks a solution, at most."""
     max_chunk_tokens: int = 80
     """Longest chunk, in tokens."""
-    votes: int = 16
+    votes: int = 10
     """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many are drawn and count."""
 
 

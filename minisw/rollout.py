@@ -151,6 +151,7 @@ class Sampler:
         with self.lm.merged():
             queue = self._branches(requests, results, order)
             self._run(slots, queue, sampling, generator, progress)
+        slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector
         self.tokens += sum(len(c.ids) for row in results for c in row)
         return results
 

@@ -207,7 +207,7 @@ def run_stage(run: Run) -> None:
     # what one judged sample costs, from the judgments already made; one more than fit on average is scored
     a_judgment = sum(a.judge_tokens for a in reset) / max(1, len(flat(tries)))
     a_sample = stats.mean([s.tokens + a_judgment * len(s.chunks) for s in samples])
-    candidates = [g[: min(votes, int(budget / a_sample) + 2)] for g in groups]
+    candidates = [g[: min(votes, int(budget / a_sample) + 1)] for g in groups]
     best = run.records(
         folder / "best-of-n.jsonl",
         Answer,

@@ -137,6 +137,7 @@ def test_claims_over_seeds(tmp_path):
     (row,) = claims.over_seeds([tmp_path / str(i) for i in range(3)])
     assert row["measured"] == pytest.approx(0.2)
     assert row["interval"] == pytest.approx((0.2 - 4.303 * 0.1 / 3**0.5, 0.2 + 4.303 * 0.1 / 3**0.5))
+    assert row["items_interval"] == pytest.approx((0.2 - 0.1 / 3**0.5, 0.2 + 0.1 / 3**0.5))
     assert row["holds"] is False  # t with two degrees of freedom is wide
     with pytest.raises(ValueError, match="no readable claims.json"):
         claims.over_seeds([tmp_path])

@@ -168,7 +168,7 @@ def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, 
 
     def reinforce(checkpoint: Path, tick) -> list[dict]:
         copy_adapter(lm, start, name)
-        shorter = dataclasses.replace(knobs, steps=grpo_steps)
+        shorter = dataclasses.replace(knobs, steps=grpo_steps, prompts=min(knobs.prompts, len(steps)))
         return train_grpo(
             lm,
             name,
@@ -197,6 +197,6 @@ def run_stage(run: Run) -> None:
     metrics = {"grpo": full["grpo"], "format": {k: v for k, v in full.items() if k not in ("grpo", "format_curve")}, "tenth": []}
     if knobs.tenth:
         few = steps[: max(4, len(steps) // 20 * 2)]
-        tenth = train_judge(run, few, TENTH_START, TENTH, max(3, knobs.steps // 2))
+        tenth = train_judge(run, few, TENTH_START, TENTH, max(3, knobs.steps // 3))
         metrics |= {"tenth": tenth["grpo"], "tenth_format": {k: v for k, v in tenth.items() if k not in ("grpo", "format_curve")}}
     write_json(run.folder / "judge" / "metrics.json", metrics)
