@@ -154,23 +154,86 @@ def over_seeds(folders: Sequence[Path]) -> list[dict]:
                 "interval": interval,
                 "items_interval": items,
                 "each": values,
+                "each_holds": [claim["holds"] for claim in tested],
                 "holds": holds(name, interval),
             }
         )
     return rows
 
 
+def row_tables(folders: Sequence[Path]) -> list[str]:
+    """Markdown tables of the stages' rows, each figure the mean over the runs (and each run's own)."""
+
+    def each(stage: str) -> list[dict]:
+        paths = [folder / stage / "metrics.json" for folder in folders]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+    def figure(values: Sequence[float], digits: int = 2) -> str:
+        own = " ".join(f"{v:.{digits}f}" for v in values)
+        return f"{stats.mean(values):.{digits}f} ({own})" if len(values) > 1 else own
+
+    def rows(metrics: Sequence[dict], name: str, columns: Sequence[str]) -> list[list[str]]:
+        return [
+            [
+                str(row[name]),
+                *(figure([m["rows"][i][c] for m in metrics], 0 if "tokens" in c or "labels" in c else 2) for c in columns),
+            ]
+            for i, row in enumerate(metrics[0]["rows"])
+        ]
+
+    tables = []
+    if found := each("annotate"):
+        columns = ("balanced_agreement", "exact_positive_called_positive", "exact_negative_called_negative")
+        agreement = [
+            [first["rule"], str(first["m"]), *(figure([m["agreement"][i][c] for m in found]) for c in columns)]
+            for i, first in enumerate(found[0]["agreement"])
+        ]
+        if agreement:
+            head = ("label rule", "M", "balanced agreement with exact labels", "right called positive", "wrong called negative")
+            tables.append(markdown(head, agreement))
+    if found := each("evaluate"):
+        columns = (
+            "labels_used",
+            "f1",
+            "f1_by_answer",
+            "accuracy_error",
+            "accuracy_correct",
+            "balanced_accuracy",
+            "unparseable",
+            "tokens_per_step",
+        )
+        head = (
+            "judge",
+            "labels",
+            "F1",
+            "F1 by answer",
+            "error found",
+            "right passed",
+            "balanced, a step",
+            "unreadable",
+            "tokens a step",
+        )
+        tables.append(markdown(head, rows(found, "name", columns)))
+    if found := each("search"):
+        head = ("search", "accuracy", "policy tokens", "judge tokens")
+        tables.append(markdown(head, rows(found, "method", ("accuracy", "policy_tokens", "judge_tokens"))))
+    return tables
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
 def main() -> None:
     import sys
-
-    from rich.console import Console
-    from rich.table import Table
 
     folders = [Path(argument) for argument in sys.argv[1:]]
     try:
         if not folders:
             raise ValueError("name the run folders: python -m minisw.claims data/results/tiny/seed-*")
         rows = over_seeds(folders)
+        tables = row_tables(folders)
     except ValueError as error:
         print(f"minisw: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -180,18 +243,22 @@ def main() -> None:
             return "–"
         return f"{value:+.3f}" if isinstance(value, float) else f"{value[0]:+.3f} … {value[1]:+.3f}"
 
-    table = Table("claim", "paper", "mean", "95%, other seeds", "95%, other test items", "each run", "over seeds it")
-    for row in rows:
-        table.add_row(
-            row["id"],
+    head = ("claim", "paper", "mean", "95%, other test items", "95%, other seeds", "each run", "each run says", "over seeds")
+    words = {True: "holds", False: "does not hold", None: "not tested"}
+    table = [
+        [
+            f"`{row['id']}`",
             shown(row["paper"]),
             shown(row["measured"]),
-            shown(row["interval"]),
             shown(row["items_interval"]),
-            "  ".join(f"{v:+.3f}" for v in row["each"]),
-            {True: "holds", False: "does not hold", None: "not tested"}[row["holds"]],
-        )
-    Console(width=150).print(table)
+            shown(row["interval"]),
+            " ".join(f"{v:+.3f}" for v in row["each"]),
+            f"{sum(h is True for h in row['each_holds'])} of {len(row['each_holds'])} hold",
+            words[row["holds"]],
+        ]
+        for row in rows
+    ]
+    print("\n".join([markdown(head, table), *tables]))
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ class JudgeKnobs:
     format_samples: int = 2
     """Analyses sampled for each of those."""
     format_training: Training = Training(lr=2e-3, epochs=4, batch=4)
-    steps: int = 16
+    steps: int = 18
     """GRPO steps (the paper takes 800)."""
     prompts: int = 16
     """Prompts a step (the paper takes 1024)."""
@@ -171,7 +171,7 @@ class JudgeKnobs:
     """Weight of the KL term towards the adapter at the start; 0 for none."""
     temperature: float = 1.5
     """Of the samples. Above 1 because the taught judge is nearly deterministic: at 1 three groups in four are tied."""
-    max_new_tokens: int = 140
+    max_new_tokens: int = 160
     """Longest analysis, in tokens."""
     tenth: bool = True
     """Train a second judge on a tenth of the labels, for a third of the steps, with no more prompts a step than it has labels."""
@@ -197,7 +197,7 @@ class EvaluateKnobs:
 
     source: Literal["exact", "processbench"] = "exact"
     """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
-    solutions: int = 120
+    solutions: int = 150
     """Solutions judged."""
     resamples: int = 1000
     """Bootstrap resamples of an interval."""

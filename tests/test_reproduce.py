@@ -143,6 +143,19 @@ def test_claims_over_seeds(tmp_path):
         claims.over_seeds([tmp_path])
 
 
+def test_row_tables_show_the_mean_and_each_run(tmp_path):
+    for seed, accuracy in enumerate((0.4, 0.6)):
+        folder = tmp_path / str(seed) / "search"
+        folder.mkdir(parents=True)
+        row = {"method": "plain sampling", "accuracy": accuracy, "policy_tokens": 100 + seed, "judge_tokens": 0}
+        (folder / "metrics.json").write_text(json.dumps({"rows": [row]}))
+    (table,) = claims.row_tables([tmp_path / "0", tmp_path / "1"])
+    head, rule, row = table.splitlines()
+    assert row == "| plain sampling | 0.50 (0.40 0.60) | 100 (100 101) | 0 (0 0) |"
+    assert head.count("|") == rule.count("|") == row.count("|")
+    assert claims.row_tables([tmp_path]) == []
+
+
 def test_an_empty_run_has_all_claims_untested(tmp_path):
     found = claims.collect_claims(Run(Recipe(), tmp_path / "r"))
     assert [c.id for c in found] == list(claims.CLAIMS) and all(c.holds is None and c.measured is None for c in found)
