@@ -38,6 +38,12 @@ def _normal(answer: str) -> str:
     return re.sub(r"\s+", "", text).strip("$.").lower()
 
 
+def canonical(answer: str) -> str:
+    """One text for all answers that are equal: what votes are counted by."""
+    value = number(answer)
+    return _normal(answer) if value is None else str(value)
+
+
 def verify(gold: str, answer: str | None) -> bool:
     """Whether `answer` equals the reference `gold`: as exact numbers where both are, else as normalised text."""
     if answer is None:

@@ -52,6 +52,7 @@ SMOKE = Recipe(
         lr=5e-5,
         max_new_tokens=160,
         tenth=False,
+        rsft=False,
         votes=1,
     ),
     evaluate=EvaluateKnobs(source="processbench", solutions=6, resamples=500),

@@ -83,7 +83,7 @@ class ProblemKnobs:
     train: int = 300
     """Problems that segmentation is taught with; the first of them are annotated."""
     validation: int = 24
-    """Problems whose labels choose the baseline's knobs and the judge's checkpoint."""
+    """Problems whose labels choose the baseline's knobs."""
     test: int = 200
     """Problems that only measure."""
     hard: int = 0
@@ -124,15 +124,15 @@ class SegmentKnobs:
 class AnnotateKnobs:
     """Stage 2, StepWiser §3.2."""
 
-    problems: int = 50
+    problems: int = 100
     """Training problems that solutions are drawn for (the first of them)."""
     samples: int = 6
     """Solutions a problem at temperature 1 (the paper samples 16)."""
-    keep: int = 4
-    """Solutions annotated a problem, at most: about one right for three wrong, whose errors are what labels run short of."""
-    branches: int = 16
-    """M: completions from every boundary."""
-    max_solutions: int = 96
+    keep: int = 3
+    """Solutions annotated a problem, at most: about one right for two wrong, whose errors are what labels run short of."""
+    branches: int = 8
+    """M: completions from every boundary (the paper takes 16). Past 4 the rule decides, not M: REPRODUCE.md has the table."""
+    max_solutions: int = 190
     """Solutions annotated in all."""
     rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_effective"
     """Which label rule trains the judges. All three are derived and measured."""
@@ -153,6 +153,9 @@ class JudgeKnobs:
     format_samples: int = 2
     """Analyses sampled for each of those."""
     format_training: Training = Training(lr=2e-3, epochs=4, batch=4)
+    rsft: bool = True
+    """Also train a judge by SFT alone, on all labels (the paper's RS-FT baseline)."""
+    rsft_training: Training = Training(lr=2e-3, epochs=1, batch=4)
     steps: int = 18
     """GRPO steps (the paper takes 800)."""
     prompts: int = 16
@@ -183,9 +186,9 @@ class JudgeKnobs:
 class ClassifierKnobs:
     """The discriminative baseline: SFT on + or - with the same labels; lr and epochs chosen on validation."""
 
-    lrs: tuple[float, ...] = (3e-4, 1e-3)
+    lrs: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     """Learning rates tried."""
-    epochs: int = 4
+    epochs: int = 3
     """Longest training; every epoch is measured on validation and the best state kept."""
     batch: int = 16
     """Examples a step."""
@@ -197,7 +200,7 @@ class EvaluateKnobs:
 
     source: Literal["exact", "processbench"] = "exact"
     """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
-    solutions: int = 150
+    solutions: int = 130
     """Solutions judged."""
     resamples: int = 1000
     """Bootstrap resamples of an interval."""

@@ -92,7 +92,7 @@ class Judgment:
 
     verdict: bool | None
     analysis: str = ""
-    p_positive: float = 0.5  # by the verdict token
+    p_positive: float = 0.5  # by the verdict token where it was asked for, else 1 or 0 as the verdict
     vote: float = 0.5  # share of the sampled verdicts that are Positive
     tokens: int = 0
 

@@ -63,6 +63,7 @@ def parse(arguments: Sequence[str]) -> Command:
     """The command line as a `Command`. Raises ValueError, in one line, for an unknown preset, knob or value."""
     import tyro
 
+    arguments = ["--problems." + a[2:] if a.startswith("--data-dir") else a for a in arguments]  # the one knob with a short name
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--") and "=" in a else [a])]
     preset = "tiny"
     if "--preset" in arguments:
@@ -111,7 +112,7 @@ def run(command: Command) -> None:
     if command.dry_run:
         print(plan(recipe, folder, stages))
         return
-    if Path(recipe.model.folder()).is_dir():
+    if Path(recipe.model.folder()).is_dir() and (recipe.problems.source == "arithmetic" or recipe.problems.data_dir):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from rich.console import Console
 

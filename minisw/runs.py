@@ -57,7 +57,7 @@ class Run:
                     f"{self.folder} holds a run of another recipe ({_difference(found, wanted)}): "
                     "give --out another folder, or the recipe it was begun with"
                 )
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and {f.name for f in self.folder.iterdir()} - {".lock", "recipe.json.part"}:
             raise ValueError(f"{self.folder} is not empty and holds no run: give --out a new folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115 - held as long as the run

@@ -7,12 +7,13 @@ chunks and a batch of judgments a round.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minisw import stats
-from minisw.answers import final_answer, verify
+from minisw.answers import canonical, final_answer, verify
 from minisw.judges import Judge, RandomReject
 from minisw.judges.generative import JUDGE, GenerativeJudge
 from minisw.model import LanguageModel
@@ -73,21 +74,22 @@ def chunk_reset(
                 Request(lm.chat(world.prompts.solve_chunked.format(question=p.problem.question), tag(p.chunks))) for p in active
             ]
             groups = sampler.generate(requests, Sampling(knobs.max_chunk_tokens, world.temperature, CLOSE), seed * 1009 + number)
-        texts = []
+        texts, cut_off = [], []
         for path, (completion,) in zip(active, groups, strict=True):
             raw = lm.decode(completion.ids)
             path.policy_tokens += len(completion.ids)
             # what is behind the closing tag in the same token goes; a text without tags is the answer behind the chunks
             texts.append((raw.split(CLOSE)[0].replace(OPEN, ""), CLOSE in raw, len(completion.ids)))
+            cut_off.append(not completion.finished)
         steps = [
             LabelledStep(p.problem.id, p.problem.question, tuple(p.chunks), text, False)
             for p, (text, _, _) in zip(active, texts, strict=True)
         ]
         judgments = judge.judge(steps, seed * 2003 + number)
-        for path, (text, closed, tokens), judgment in zip(active, texts, judgments, strict=True):
+        for path, (text, closed, tokens), cut, judgment in zip(active, texts, cut_off, judgments, strict=True):
             path.judge_tokens += judgment.tokens
-            # an unreadable verdict rejects nothing: the judge has to say Negative
-            keep = judgment.verdict is not False or path.failed + 1 >= knobs.tries
+            # an unreadable verdict rejects nothing: the judge has to say Negative; a chunk that was cut off is no chunk
+            keep = (judgment.verdict is not False and not cut) or path.failed + 1 >= knobs.tries
             path.tries.append(
                 {
                     "position": len(path.chunks),
@@ -120,22 +122,22 @@ def rejection_rate(tries: Sequence[Sequence[dict]]) -> float:
 
 def majority(solutions: Sequence[Solution]) -> Solution:
     """The solution whose answer is the commonest (the first of them at a tie); one without an answer only if all lack one."""
-    counts: dict[str, int] = {}
-    for s in solutions:
-        if s.answer is not None:
-            counts[s.answer] = counts.get(s.answer, 0) + 1
-    return max(solutions, key=lambda s: counts.get(s.answer, 0) if s.answer is not None else -1)
+    keys = [None if s.answer is None else canonical(s.answer) for s in solutions]
+    return solutions[max(range(len(keys)), key=lambda i: -1 if keys[i] is None else keys.count(keys[i]))]
 
 
-def within(costs: Sequence[int], budget: float) -> int:
-    """How many of the samples, taken in order, the budget pays for; one at least."""
-    spent, count = 0, 0
-    for cost in costs:
-        if count and spent + cost > budget:
-            break
-        spent += cost
-        count += 1
-    return max(1, count)
+def within(costs: Sequence[Sequence[int]], budget: int) -> list[int]:
+    """How many samples of each problem the budget pays for in all: every problem's first, then every second, … until the next
+    one would pass it. One each at least. `costs` [problems][samples]."""
+    counts, spent = [1] * len(costs), sum(row[0] for row in costs)
+    for number in range(1, max(len(row) for row in costs)):
+        for problem, row in enumerate(costs):
+            if number < len(row):
+                if spent + row[number] > budget:
+                    return counts
+                spent += row[number]
+                counts[problem] += 1
+    return counts
 
 
 def score_solutions(
@@ -192,10 +194,11 @@ def run_stage(run: Run) -> None:
         folder / "random.jsonl", Answer, "random rejection", len(problems), lambda tick: search("random", control, tick)
     )
 
-    # independent samples: as many a problem as the tokens of chunk-reset pay for, and one more for those with long solutions
-    budget = stats.mean([a.policy_tokens + a.judge_tokens for a in reset])
-    length = stats.mean([a.policy_tokens - a.rejected_tokens for a in reset])
-    votes = max(2, min(knobs.votes, int(budget / length) + 2))
+    # independent samples: as many as the tokens of chunk-reset pay for, on each part; the longest need decides how many are drawn
+    parts = {"test": slice(0, len(test))} | ({"hard": slice(len(test), None)} if hard else {})
+    budgets = {name: sum(a.policy_tokens + a.judge_tokens for a in reset[part]) for name, part in parts.items()}
+    plain = {name: sum(a.policy_tokens - a.rejected_tokens for a in reset[part]) for name, part in parts.items()}
+    votes = max(2, min(knobs.votes, max(int(1.2 * budgets[name] / plain[name]) + 1 for name in parts)))
 
     def draw(tick) -> list[Solution]:
         longest = recipe.segment.max_new_tokens + TAG_TOKENS
@@ -204,22 +207,26 @@ def run_stage(run: Run) -> None:
     with lm.using(POLICY):
         samples = run.records(folder / "samples.jsonl", Solution, "plain samples", len(problems) * votes, draw)
     groups = [samples[i : i + votes] for i in range(0, len(samples), votes)]
-    # what one judged sample costs, from the judgments already made; one more than fit on average is scored
+    # what one judged sample costs, from the judgments already made: so many are scored, and a few more
     a_judgment = sum(a.judge_tokens for a in reset) / max(1, len(flat(tries)))
     a_sample = stats.mean([s.tokens + a_judgment * len(s.chunks) for s in samples])
-    candidates = [g[: min(votes, int(budget / a_sample) + 1)] for g in groups]
-    best = run.records(
-        folder / "best-of-n.jsonl",
-        Answer,
-        "best of N",
-        sum(len(s.chunks) for c in candidates for s in c),
-        lambda tick: best_of_n(judge, questions, candidates, budget, run.seed_of("best-of-n"), tick),
-    )
+    count = max(int(1.2 * budgets[name] / a_sample / len(groups[part])) + 1 for name, part in parts.items())
+    candidates = [g[: min(votes, count)] for g in groups]
+
+    def choose(tick) -> list[Answer]:
+        scores, costs = score_solutions(judge, questions, flat(candidates), run.seed_of("best-of-n"), tick)
+        at = [sum(map(len, candidates[:i])) for i in range(len(candidates) + 1)]
+        scores, costs = [[v[a:b] for a, b in itertools.pairwise(at)] for v in (scores, costs)]
+        return [
+            answer
+            for name, part in parts.items()
+            for answer in best_of_n(candidates[part], scores[part], costs[part], budgets[name])
+        ]
+
+    best = run.records(folder / "best-of-n.jsonl", Answer, "best of N", sum(len(s.chunks) for c in candidates for s in c), choose)
     write_json(folder / "trace.json", _trace(problems, reset, tries))
-    metrics = summary(reset, random, groups, best, slice(0, len(test)), run.seed) | {"rejection_rate": rate}
-    if hard:
-        metrics["hard"] = summary(reset, random, groups, best, slice(len(test), None), run.seed)
-    write_json(folder / "metrics.json", metrics)
+    metrics = {name: summary(reset, random, groups, best, part, run.seed) for name, part in parts.items()}
+    write_json(folder / "metrics.json", metrics.pop("test") | {"rejection_rate": rate} | metrics)
 
 
 def summary(
@@ -230,48 +237,43 @@ def summary(
     part: slice,
     seed: int,
 ) -> dict:
-    """Every method's row on some of the problems, and chunk-reset minus plain sampling and minus random rejection, paired."""
+    """Every method's row on some of the problems; chunk-reset minus sampling, random rejection and majority, paired."""
     reset, random, groups, best = reset[part], random[part], groups[part], best[part]
-    budget = stats.mean([a.policy_tokens + a.judge_tokens for a in reset])
-    kept = [g[: within([s.tokens for s in g], budget)] for g in groups]
+    counts = within([[s.tokens for s in g] for g in groups], sum(a.policy_tokens + a.judge_tokens for a in reset))
+    voted = [_answer("majority vote", g[:n], majority(g[:n])) for g, n in zip(groups, counts, strict=True)]
     methods = {
         "plain sampling": [_answer("plain sampling", g[:1], g[0]) for g in groups],
         "chunk-reset with the judge": reset,
-        "majority vote, same tokens": [_answer("majority vote", drawn, majority(drawn)) for drawn in kept],
-        "random rejection": random,
+        "majority vote, same tokens": voted,
         "best of N by the judge, same tokens": best,
+        "random rejection, same rate": random,
     }
     rows = [_row(name, answers) for name, answers in methods.items()]
     # plain sampling's accuracy from all samples of a problem: the same expectation with less noise
     rates = [stats.mean([s.correct for s in g]) for g in groups]
     rows[0] |= {"accuracy": stats.mean(rates), "interval": stats.bootstrap(rates, stats.mean, seed)}
-    gain = [float(a.correct) - rate for a, rate in zip(reset, rates, strict=True)]
-    over = [float(a.correct) - float(b.correct) for a, b in zip(reset, random, strict=True)]
+
+    def gain(others: Sequence[float]) -> dict:
+        over = [float(a.correct) - float(other) for a, other in zip(reset, others, strict=True)]
+        return {"measured": stats.mean(over), "interval": stats.bootstrap(over, stats.mean, seed)}
+
     return {
         "rows": rows,
-        "difference": {"measured": stats.mean(gain), "interval": stats.bootstrap(gain, stats.mean, seed)},
-        "random_difference": {"measured": stats.mean(over), "interval": stats.bootstrap(over, stats.mean, seed)},
+        "difference": gain(rates),
+        "random_difference": gain([a.correct for a in random]),
+        "majority_difference": gain([a.correct for a in voted]),
     }
 
 
 def best_of_n(
-    judge: GenerativeJudge,
-    questions: dict[str, str],
-    groups: Sequence[Sequence[Solution]],
-    budget: float,
-    seed: int,
-    progress=None,
+    groups: Sequence[Sequence[Solution]], scores: Sequence[Sequence[float]], costs: Sequence[Sequence[int]], budget: int
 ) -> list[Answer]:
     """The sample with the best mean chunk score, among as many as the budget pays for, the judge's tokens included."""
-    scores, costs = score_solutions(judge, questions, flat(groups), seed, progress)
-    answers, at = [], 0
-    for group in groups:
-        part_scores, part_costs = scores[at : at + len(group)], costs[at : at + len(group)]
-        at += len(group)
-        n = within([s.tokens + c for s, c in zip(group, part_costs, strict=True)], budget)
-        best = max(range(n), key=lambda i: part_scores[i])
-        answers.append(_answer("best of N", group[:n], group[best], sum(part_costs[:n])))
-    return answers
+    counts = within([[s.tokens + c for s, c in zip(g, row, strict=True)] for g, row in zip(groups, costs, strict=True)], budget)
+    return [
+        _answer("best of N", g[:n], g[max(range(n), key=row.__getitem__)], sum(cost[:n]))
+        for g, row, cost, n in zip(groups, scores, costs, counts, strict=True)
+    ]
 
 
 def _answer(method: str, drawn: Sequence[Solution], chosen: Solution, judge_tokens: int = 0) -> Answer:

@@ -103,4 +103,13 @@ def test_random_rejection_keeps_its_rate():
 def test_majority_and_budget():
     s = [Solution("p", ("x",), a, a == "5") for a in ("4", "5", "5", None, None, None)]
     assert search.majority(s).answer == "5"
-    assert search.within([10, 10, 10], 25) == 2 and search.within([30, 1], 25) == 1 and search.within([5], 100) == 1
+    assert search.majority([Solution("p", ("x",), a, False) for a in ("4", "$18", "18.00")]).answer == "$18"  # equal answers
+    assert search.within([[10, 10, 10], [10, 10, 10]], 45) == [2, 2] and search.within([[10, 10], [10, 10]], 35) == [2, 1]
+    assert search.within([[30, 1], [30, 1]], 25) == [1, 1] and search.within([[5], [5, 5]], 100) == [1, 2]
+
+
+def test_best_of_n_takes_the_best_score_that_the_budget_pays_for():
+    groups = [[Solution("p", ("x",), a, a == "5", tokens=10) for a in "456"]] * 2
+    answers = search.best_of_n(groups, [[0.1, 0.5, 0.9], [0.3, 0.2, 0.9]], [[5, 5, 5]] * 2, 60)
+    assert [a.answer for a in answers] == ["5", "4"]
+    assert [(a.policy_tokens, a.judge_tokens) for a in answers] == [(20, 10)] * 2

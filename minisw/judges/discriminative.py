@@ -1,7 +1,7 @@
 """The discriminative baseline (StepWiser §3.3): SFT on + or −; the score is P(+) over the two tokens.
 
-Same base, same labels, same prompt. It is tuned as carefully as the judge: learning rate, epochs and threshold are chosen
-on the validation labels, of which the judge sees none.
+Same base, same labels, the same problem, history and chunk. Learning rate, epochs and threshold are chosen on the validation
+labels of each run, of which the judge sees none.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ def best_threshold(p: Sequence[float], steps: Sequence[LabelledStep]) -> tuple[f
             [(item, next((i for i, v in enumerate(vs) if v < threshold), -1)) for item, vs in zip(items, values, strict=True)]
         )
 
-    return max(((t, f1(t)) for t in (i / 50 for i in range(1, 50))), key=lambda pair: pair[1])
+    tried = [(t, f1(t)) for t in (i / 50 for i in range(1, 50))]
+    best = max(score for _, score in tried)
+    plateau = [t for t, score in tried if score == best]
+    return plateau[len(plateau) // 2], best  # its middle: an edge would be as good here and worse elsewhere
 
 
 def balanced_accuracy(judgments: Sequence[Judgment], labels: Sequence[bool]) -> float:

@@ -15,13 +15,13 @@ from minisw.logprobs import Example, next_token_probabilities
 from minisw.model import LanguageModel, copy_adapter
 from minisw.problems import World
 from minisw.prompts import Prompts
-from minisw.recipe import JudgeKnobs
+from minisw.recipe import JudgeKnobs, Training
 from minisw.records import Judgment, LabelledStep, write_json
 from minisw.rollout import Request, Sampler, Sampling
 from minisw.runs import Run
 from minisw.sft import train_sft
 
-START, JUDGE, TENTH_START, TENTH = "start", "judge", "tenth-start", "tenth"
+START, JUDGE, RSFT, TENTH_START, TENTH = "start", "judge", "rsft", "tenth-start", "tenth"
 _BOX = "\\boxed{"
 
 
@@ -88,13 +88,33 @@ class GenerativeJudge:
     def _with_probabilities(self, requests: Sequence[Request], judgments: Sequence[Judgment]) -> list[Judgment]:
         words = [self.lm.encode(f"{_BOX}{word}")[len(self.lm.encode(_BOX)) :][0] for word in ("Positive", "Negative")]
         readable = [i for i, j in enumerate(judgments) if j.verdict is not None]
-        texts = [judgments[i].analysis[: judgments[i].analysis.rfind(_BOX) + len(_BOX)] for i in readable]
+        texts = [judgments[i].analysis for i in readable]
+        texts = [text[: max(text.rfind(prompts.POSITIVE), text.rfind(prompts.NEGATIVE)) + len(_BOX)] for text in texts]
         asked = [requests[i].ids + self.lm.encode(text) for i, text in zip(readable, texts, strict=True)]
         p = next_token_probabilities(self.lm, asked, words, self.micro_tokens)[:, 0].tolist() if asked else []
         out = list(judgments)
         for i, value in zip(readable, p, strict=True):
             out[i] = dataclasses.replace(out[i], p_positive=value)
         return out
+
+
+class ElicitedJudge:
+    """The bare base asked through the world's own chain (problems/elicit.py), greedily: what it can say without any label."""
+
+    name = "untrained base, asked in parts"
+
+    def __init__(self, lm: LanguageModel, sampler: Sampler, world: World):
+        self.lm, self.sampler, self.world = lm, sampler, world
+
+    def judge(self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None) -> list[Judgment]:
+        with self.lm.using(None):
+            replies = [group[0] for group in self.world.elicit(self.lm, self.sampler, steps, 1, seed, temperature=0.0)]
+        if progress:
+            progress(len(steps))
+        verdicts = [parse_verdict(reply) for reply in replies]
+        shares = [0.5 if v is None else float(v) for v in verdicts]
+        sizes = [len(self.lm.encode(reply)) for reply in replies]
+        return [Judgment(v, r, p, p, n) for v, r, p, n in zip(verdicts, replies, shares, sizes, strict=True)]
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -131,35 +151,37 @@ def format_examples(
     return [side[i % len(side)] for i in range(most) for side in sides.values()]
 
 
+def teach_format(run: Run, steps: Sequence[LabelledStep], name: str, training: Training) -> tuple[list[dict], dict]:
+    """Adapter `name`: SFT on the base's own replies to `steps` that agree with the labels (the paper's RS-FT).
+
+    Returns its curve and the counts of labels, replies, and right ones.
+    """
+    knobs, lm, world, folder = run.recipe.judge, run.lm, run.world, run.folder / "judge"
+    counts = {"labels": len(steps)}
+
+    def teach(checkpoint: Path, tick) -> list[dict]:
+        with lm.using(None):
+            replies = elicit(lm, run.sampler, world, steps, knobs, run.seed_of(f"elicit-{name}"))
+        examples = format_examples(lm, world, steps, replies)
+        counts["replies"] = sum(len(group) for group in replies)
+        counts["right"] = sum(parse_verdict(r) is s.label for s, group in zip(steps, replies, strict=True) for r in group)
+        write_json(folder / f"{name}-counts.json", counts)
+        if not examples:
+            run.console.print("  [yellow]no reply of the base agrees with its label: the judge starts untrained[/]")
+            return []
+        micro = run.recipe.model.micro_tokens
+        return train_sft(lm, name, examples, training, micro, run.seed_of(f"format-{name}"), checkpoint, progress=tick)
+
+    expected = training.epochs * max(1, len(steps) * knobs.format_samples // training.batch)
+    curve = run.train(name, folder, teach, expected, f"{name}: teaching the format")
+    return curve, json.loads((folder / f"{name}-counts.json").read_text(encoding="utf-8"))
+
+
 def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, grpo_steps: int) -> dict:
     """Teach the format (adapter `start`), then GRPO from there (adapter `name`); returns the curves and counts."""
     knobs, lm, world = run.recipe.judge, run.lm, run.world
     folder, micro = run.folder / "judge", run.recipe.model.micro_tokens
-    first = steps[: knobs.format_labels]
-    kept = {"labels": len(steps), "format_labels": len(first)}
-
-    def teach(checkpoint: Path, tick) -> list[dict]:
-        with lm.using(None):
-            replies = elicit(lm, run.sampler, world, first, knobs, run.seed_of(f"elicit-{name}"))
-        examples = format_examples(lm, world, first, replies)
-        kept["format_replies"] = sum(len(group) for group in replies)
-        kept["format_right"] = sum(parse_verdict(r) is s.label for s, group in zip(first, replies, strict=True) for r in group)
-        write_json(folder / f"{start}-counts.json", kept)
-        if not examples:
-            run.console.print("  [yellow]no reply of the base agrees with its label: GRPO starts from the untrained judge[/]")
-            return []
-        return train_sft(
-            lm, start, examples, knobs.format_training, micro, run.seed_of(f"format-{name}"), checkpoint, progress=tick
-        )
-
-    sft = run.train(
-        start,
-        folder,
-        teach,
-        knobs.format_training.epochs * max(1, len(first) * knobs.format_samples // knobs.format_training.batch),
-        f"{name}: teaching the format",
-    )
-
+    _, counts = teach_format(run, steps[: knobs.format_labels], start, knobs.format_training)
     judge = GenerativeJudge(lm, run.sampler, world.prompts, name, knobs.max_new_tokens, micro)
     asked = [judge.prompt(s) for s in steps]
 
@@ -184,19 +206,22 @@ def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, 
         )
 
     grpo = run.train(name, folder, reinforce, grpo_steps, f"{name}: GRPO")
-    return {"format_curve": sft, "grpo": grpo, **json.loads((folder / f"{start}-counts.json").read_text(encoding="utf-8"))}
+    return {"grpo": grpo, "labels": len(steps), "format": counts}
 
 
 def run_stage(run: Run) -> None:
-    """Writes judge/: adapters `start` and `judge` (and `tenth`, from a tenth of the labels), their curves, metrics.json."""
+    """Writes judge/: adapters `start` and `judge`, `rsft` (SFT alone, on all labels) and `tenth` (from a tenth of them), their
+    curves, metrics.json."""
     knobs = run.recipe.judge
     steps = balanced(load_steps(run, "train"), knobs.labels, run.seed_of("balance"))
     if len(steps) < 4:
         raise ValueError("fewer than 4 balanced labels: annotate more problems (--problems.train, --annotate.samples)")
     full = train_judge(run, steps, START, JUDGE, knobs.steps)
-    metrics = {"grpo": full["grpo"], "format": {k: v for k, v in full.items() if k not in ("grpo", "format_curve")}, "tenth": []}
+    metrics = {"grpo": full["grpo"], "labels": full["labels"], "format": full["format"], "tenth": [], "rsft": None}
+    if knobs.rsft:
+        _, metrics["rsft"] = teach_format(run, steps, RSFT, knobs.rsft_training)
     if knobs.tenth:
         few = steps[: max(4, len(steps) // 20 * 2)]
         tenth = train_judge(run, few, TENTH_START, TENTH, max(3, knobs.steps // 3))
-        metrics |= {"tenth": tenth["grpo"], "tenth_format": {k: v for k, v in tenth.items() if k not in ("grpo", "format_curve")}}
+        metrics |= {"tenth": tenth["grpo"], "tenth_labels": tenth["labels"], "tenth_format": tenth["format"]}
     write_json(run.folder / "judge" / "metrics.json", metrics)

@@ -1,6 +1,6 @@
 """The embedded base model: the text it reads, its tokenizer, and its training from nothing.
 
-    python -m minisw.problems.pretraining --out data/base        (about 40 minutes on two CPU cores)
+    python -m minisw.problems.pretraining --out data/base        (about an hour on two CPU cores)
 
 The text is written by the generator of `arithmetic.py` in chats of one user and one assistant, and teaches an honest
 miniature of a chat model: it solves in a *quick* style (bare results, a random layout), and apart from that it can

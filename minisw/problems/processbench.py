@@ -14,7 +14,7 @@ PARTS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchItem]:
     """`count` items of a part (all where `count` is 0), shuffled by `seed`, as many with an error as the part has in
-    proportion. Raises ValueError, in one line, where the part cannot be had."""
+    proportion, one of each side at least. Raises ValueError, in one line, where the part cannot be had."""
     if part not in PARTS:
         raise ValueError(f"ProcessBench has no part {part!r}: choose one of {', '.join(PARTS)}")
     if folder is None:
@@ -46,4 +46,8 @@ def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchIte
         for row in rows
     ]
     random.Random(seed).shuffle(items)
-    return items[:count] if count else items
+    if not count or count >= len(items):
+        return items
+    wrong, right = [i for i in items if i.label >= 0], [i for i in items if i.label < 0]
+    some = min(max(round(count * len(wrong) / len(items)), min(1, len(wrong))), count - min(1, len(right)))
+    return wrong[:some] + right[: count - some]
