@@ -20,7 +20,8 @@ class ScriptedSampler:
 
     def generate(self, requests, sampling, seed, progress=None):
         self.asked += [self.lm.decode(r.ids) for r in requests]
-        return [[Completion(self.lm.encode(next(self.lines)), True)] for _ in requests]
+        lines = [next(self.lines) for _ in requests]
+        return [[Completion(self.lm.encode(line), not line.endswith("(cut)"))] for line in lines]
 
 
 @dataclass
@@ -87,6 +88,11 @@ def test_an_unreadable_verdict_rejects_nothing(lm, world):
             return [Judgment(None) for _ in steps]
 
     assert all(t["kept"] for t in reset(lm, world, ["<chunk>1+1=2. </chunk>", LAST], Mute())[1])
+
+
+def test_a_chunk_that_was_cut_off_is_tried_again_whatever_the_judge_says(lm, world):
+    answer, tries, _ = reset(lm, world, ["<chunk>1+1=2, so (cut)", "<chunk>1+1=2. </chunk>", LAST], AlwaysPositive())
+    assert answer.correct and [t["kept"] for t in tries] == [False, True, True]
 
 
 def test_a_solution_that_never_ends_is_cut_off(lm, world):
