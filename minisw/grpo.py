@@ -71,6 +71,8 @@ def train_grpo(
     start, metrics = checkpoints.load(checkpoint, parameters, optimizer) if checkpoint else (0, [])
     with lm.using(adapter):
         for step in range(start, knobs.steps):
+            for part in optimizer.param_groups:
+                part["lr"] = knobs.lr * (1 - step / knobs.steps if knobs.lr_decay else 1)
             chosen = prompts_of_step(len(prompts), knobs.prompts, step, seed)
             episodes, record = collect(prompts, chosen, reward, knobs, sampler, seed * 100_003 + step)
             for parameter in parameters.values():

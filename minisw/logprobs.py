@@ -22,11 +22,10 @@ BLOCK = 1 << 26  # numbers in one block of logits (256 MB in fp32)
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the completion whose tokens are the targets; `weight` multiplies their loss."""
+    """A prompt and the completion whose tokens are the targets."""
 
     prompt: list[int]
     completion: list[int]
-    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)

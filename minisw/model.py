@@ -81,15 +81,15 @@ class LanguageModel:
             self.model = get_peft_model(self.model, config, adapter_name=name)
         self.adapters.append(name)
 
-    def load_adapter(self, name: str, folder: Path, trainable: bool = False) -> None:
+    def load_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter that `save_adapter` (or peft) wrote. Raises ValueError where the folder holds none."""
         if not (folder / "adapter_config.json").is_file():
             raise ValueError(f"no adapter in {folder}: it has no adapter_config.json; name the folder that save_adapter wrote")
         try:
             if isinstance(self.model, PeftModel):
-                self.model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+                self.model.load_adapter(str(folder), adapter_name=name)
             else:
-                self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name, is_trainable=trainable)
+                self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             first = (str(error).strip().splitlines() or ["unreadable"])[0]
             raise ValueError(f"cannot load the adapter in {folder}: {first} Is it whole, and of this base?") from None

@@ -166,6 +166,8 @@ class JudgeKnobs:
     """Optimizer steps on the samples of one GRPO step (the paper takes 4)."""
     lr: float = 3e-4
     """Learning rate of AdamW; LoRA wants more than the paper's 1e-6 for full weights."""
+    lr_decay: bool = True
+    """Take it down linearly to 0 over the steps, as TRL does by default; else it stays."""
     clip_low: float = 0.2
     """The ratio is clipped at 1 - clip_low."""
     clip_high: float = 0.28

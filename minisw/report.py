@@ -302,7 +302,7 @@ def showcase_body(solutions: list[dict]) -> Html:
             element(
                 "article",
                 element("div", solution["question"], class_="question"),
-                element("p", _outcome(solution.get("correct")), f" answer: {solution.get('answer')}"),
+                element("p", _outcome(solution.get("correct"))),
                 *(_shown_chunk(chunk) for chunk in solution["chunks"]),
             )
             for solution in solutions
@@ -348,7 +348,8 @@ def trace_body(trace: dict) -> Html:
 
 def run_body(run: dict) -> Html:
     stages = [
-        (name, duration(stage.get("seconds")), number(stage.get("tokens"))) for name, stage in (run.get("stages") or {}).items()
+        (name, duration(stage.get("seconds")), number(stage.get("tokens")), number(stage.get("peak_memory_gb")))
+        for name, stage in (run.get("stages") or {}).items()
     ]
     whole = {
         "all stages": duration(run.get("seconds")),
@@ -361,7 +362,7 @@ def run_body(run: dict) -> Html:
         element("pre", json.dumps(run.get("recipe") or {}, indent=2, ensure_ascii=False)),
     )
     versions = {name: str(version) for name, version in (run.get("versions") or {}).items()}
-    return join(facts(whole), grid(("stage", "time", "tokens"), stages), facts(versions), recipe)
+    return join(facts(whole), grid(("stage", "time", "tokens", "peak memory, GB"), stages), facts(versions), recipe)
 
 
 SECTIONS = (

@@ -66,10 +66,9 @@ def train_sft(
 def _step(lm: LanguageModel, examples: Sequence[Example], optimizer: torch.optim.Optimizer, micro_tokens: int) -> float:
     total, loss_sum = sum(len(e.completion) for e in examples), 0.0
     for rows in micro_batches(examples, micro_tokens):
-        part = [examples[i] for i in rows]
-        batch = collate(part, lm.tokenizer.pad_token_id, lm.device)
+        batch = collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device)
         logp, _ = token_logprobs(lm, batch)
-        loss = -(logp * batch.per_token([e.weight for e in part])).sum() / total
+        loss = -logp.sum() / total
         loss.backward()
         loss_sum += loss.item()
     torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)

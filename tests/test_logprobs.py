@@ -15,7 +15,7 @@ from minisw.model import LanguageModel
 @pytest.fixture
 def examples(prompts: list[list[int]]) -> list[Example]:
     rng = random.Random(0)
-    return [Example(ids, [rng.randrange(4, 400) for _ in range(1 + 3 * i)], weight=i + 1.0) for i, ids in enumerate(prompts)]
+    return [Example(ids, [rng.randrange(4, 400) for _ in range(1 + 3 * i)]) for i, ids in enumerate(prompts)]
 
 
 def naive(lm: LanguageModel, example: Example, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -161,7 +161,6 @@ def full_run() -> dict[str, object]:
         "evaluate/showcase.json": [
             {
                 "question": f"How much is 3·4? {EVIL}",
-                "answer": "12",
                 "correct": correct,
                 "chunks": [
                     {

@@ -34,12 +34,12 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 
 def naive_loss(lm: LanguageModel, examples: list[Example]) -> float:
-    """Weighted cross-entropy of the completions, over the number of their tokens."""
+    """Cross-entropy of the completions, over the number of their tokens."""
     total = 0.0
     with torch.no_grad():
         for e in examples:
             logits = lm.model(torch.tensor([e.prompt + e.completion])).logits[0, len(e.prompt) - 1 : -1]
-            total += e.weight * torch.nn.functional.cross_entropy(logits, torch.tensor(e.completion), reduction="sum").item()
+            total += torch.nn.functional.cross_entropy(logits, torch.tensor(e.completion), reduction="sum").item()
     return total / sum(len(e.completion) for e in examples)
 
 
@@ -55,9 +55,8 @@ def test_loss_falls(new_lm, examples: list[Example]) -> None:
 
 def test_metrics_of_a_step(new_lm, examples: list[Example]) -> None:
     lm = new_lm("policy", noise=0.1)
-    weighted = [Example(e.prompt, e.completion, weight=0.5 + i % 3) for i, e in enumerate(examples)]
-    expected = naive_loss(lm, weighted)
-    [only] = train_sft(lm, "policy", weighted, Training(lr=1e-3, epochs=1, batch=100), 300, seed=0)
+    expected = naive_loss(lm, examples)
+    [only] = train_sft(lm, "policy", examples, Training(lr=1e-3, epochs=1, batch=100), 300, seed=0)
     assert only["loss"] == pytest.approx(expected, rel=1e-4)
     assert only["num_tokens"] == sum(len(e.completion) for e in examples)
 

@@ -242,7 +242,6 @@ def showcase(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]
     return [
         {
             "question": items[n].question,
-            "answer": "",
             "correct": items[n].final_correct,
             "chunks": [
                 {

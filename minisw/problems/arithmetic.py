@@ -63,10 +63,6 @@ class Story:
     def values(self) -> tuple[int, ...]:
         return tuple(fact.value for fact in self.facts)
 
-    @property
-    def final_unit(self) -> str:
-        return self.facts[-1].unit if self.facts else self.unit
-
 
 KINDS = (
     "add",

@@ -61,7 +61,7 @@ def test_stories_are_told_whole_and_in_order(stories: list[Story]) -> None:
         assert all(fact.told in told for fact in story.facts)  # in this order; one sentence may occur twice
         assert story.sentences[0] == story.start
         assert str(story.start_value) in story.start
-        assert story.text.endswith(story.question) and story.final_unit in story.question
+        assert story.text.endswith(story.question) and story.facts[-1].unit in story.question
         assert len(story.sentences) - len(story.facts) in ((0, 1) if story.facts[0].kind == "dozen" else (1, 2))
 
 
