@@ -63,14 +63,18 @@ def labelled_steps(annotated: Sequence[AnnotatedSolution], questions: dict[str, 
     return steps
 
 
-def balanced(steps: Sequence[LabelledStep], count: int, seed: int) -> list[LabelledStep]:
-    """At most `count` steps, half of each label: the majority is sampled down (StepWiser §3.3). Any prefix is balanced too."""
+def balanced(steps: Sequence[LabelledStep], count: int, seed: int, passes: int = 1) -> list[LabelledStep]:
+    """At most `count` steps a pass, half of each label: the majority is sampled down (StepWiser §3.3).
+
+    Every pass takes other steps of the majority, as long as there are any, and those of the minority again: labels are dear,
+    and most of the majority would be thrown away. Any even prefix is balanced too.
+    """
     rng = random.Random(seed)
     sides = [[s for s in steps if s.label is side] for side in (True, False)]
     for side in sides:
         rng.shuffle(side)
     half = min(count // 2, *(len(side) for side in sides))
-    return [side[i] for i in range(half) for side in sides]
+    return [side[i % len(side)] for i in range(passes * half) for side in sides]
 
 
 # --- Monte-Carlo values ----------------------------------------------------------------------------------------------

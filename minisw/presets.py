@@ -42,6 +42,7 @@ SMOKE = Recipe(
     classifier=ClassifierKnobs(lrs=(1e-4, 5e-4), epochs=2, batch=4),
     judge=JudgeKnobs(
         labels=16,
+        passes=1,
         format_labels=8,
         format_samples=2,
         format_training=Training(lr=2e-4, epochs=1, batch=4),

@@ -131,10 +131,10 @@ class AnnotateKnobs:
     keep: int = 3
     """Solutions annotated a problem, at most: about one right for two wrong, whose errors are what labels run short of."""
     branches: int = 8
-    """M: completions from every boundary (the paper takes 16). Past 4 the rule decides, not M: REPRODUCE.md has the table."""
+    """M: completions from every boundary (the paper takes 16). REPRODUCE.md has what it does to the labels."""
     max_solutions: int = 190
     """Solutions annotated in all."""
-    rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "rel_effective"
+    rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "abs_q"
     """Which label rule trains the judges. All three are derived and measured."""
     alpha: float = 0.4
     """alpha of rel_effective (0.4 in the paper at 1.5B)."""
@@ -147,18 +147,20 @@ class JudgeKnobs:
     """Stage 3, StepWiser §3.3: the generative judge and its GRPO."""
 
     labels: int = 240
-    """Labels the judge and the classifier may use, balanced half and half."""
+    """Labels a pass that the judge and the classifier may use, balanced half and half."""
+    passes: int = 3
+    """Balanced passes: each takes other labels of the majority, and those of the minority again."""
     format_labels: int = 56
     """How many of them may be used to keep the base's own well-judged analyses that teach the format."""
-    format_samples: int = 2
+    format_samples: int = 1
     """Analyses sampled for each of those."""
-    format_training: Training = Training(lr=2e-3, epochs=4, batch=4)
+    format_training: Training = Training(lr=1e-3, epochs=6, batch=4)
     rsft: bool = True
     """Also train a judge by SFT alone, on all labels (the paper's RS-FT baseline)."""
-    rsft_training: Training = Training(lr=2e-3, epochs=1, batch=4)
-    steps: int = 18
+    rsft_training: Training = Training(lr=1e-3, epochs=1, batch=4)
+    steps: int = 16
     """GRPO steps (the paper takes 800)."""
-    prompts: int = 16
+    prompts: int = 32
     """Prompts a step (the paper takes 1024)."""
     group: int = 8
     """Analyses sampled a prompt (the paper takes 4)."""
@@ -174,12 +176,12 @@ class JudgeKnobs:
     """… and at 1 + clip_high: clip-higher, without which entropy collapses."""
     kl: float = 0.0
     """Weight of the KL term towards the adapter at the start; 0 for none."""
-    temperature: float = 1.5
+    temperature: float = 1.2
     """Of the samples. Above 1 because the taught judge is nearly deterministic: at 1 three groups in four are tied."""
     max_new_tokens: int = 160
     """Longest analysis, in tokens."""
     tenth: bool = True
-    """Train a second judge on a tenth of the labels, for a third of the steps, with no more prompts a step than it has labels."""
+    """Train a second judge on a tenth of the labels: as many SFT steps, as many passes of GRPO (3 steps at least)."""
     votes: int = 1
     """Sampled judgments a step for the vote row."""
 
@@ -188,9 +190,9 @@ class JudgeKnobs:
 class ClassifierKnobs:
     """The discriminative baseline: SFT on + or - with the same labels; lr and epochs chosen on validation."""
 
-    lrs: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    lrs: tuple[float, ...] = (5e-4, 1e-3)
     """Learning rates tried."""
-    epochs: int = 3
+    epochs: int = 2
     """Longest training; every epoch is measured on validation and the best state kept."""
     batch: int = 16
     """Examples a step."""
@@ -202,7 +204,7 @@ class EvaluateKnobs:
 
     source: Literal["exact", "processbench"] = "exact"
     """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
-    solutions: int = 130
+    solutions: int = 110
     """Solutions judged."""
     resamples: int = 1000
     """Bootstrap resamples of an interval."""

@@ -207,11 +207,13 @@ def run_stage(run: Run) -> None:
     with lm.using(POLICY):
         samples = run.records(folder / "samples.jsonl", Solution, "plain samples", len(problems) * votes, draw)
     groups = [samples[i : i + votes] for i in range(0, len(samples), votes)]
-    # what one judged sample costs, from the judgments already made: so many are scored, and a few more
+    # what one judged sample costs, from the judgments already made: as many are scored as that pays for, and a few more
     a_judgment = sum(a.judge_tokens for a in reset) / max(1, len(flat(tries)))
     a_sample = stats.mean([s.tokens + a_judgment * len(s.chunks) for s in samples])
-    count = max(int(1.2 * budgets[name] / a_sample / len(groups[part])) + 1 for name, part in parts.items())
-    candidates = [g[: min(votes, count)] for g in groups]
+    candidates = []
+    for name, part in parts.items():
+        count, among = int(1.15 * budgets[name] / a_sample) + 1, groups[part]
+        candidates += [g[: max(1, -(-(count - i) // len(among)))] for i, g in enumerate(among)]
 
     def choose(tick) -> list[Answer]:
         scores, costs = score_solutions(judge, questions, flat(candidates), run.seed_of("best-of-n"), tick)

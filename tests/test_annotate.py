@@ -46,6 +46,16 @@ def test_balanced_is_half_and_half_and_so_is_every_even_prefix():
     assert annotate.balanced(steps, 100, 0) == chosen != annotate.balanced(steps, 100, 1)
 
 
+def test_every_balanced_pass_takes_other_labels_of_the_majority():
+    steps = [LabelledStep("p", "?", (), str(i), i % 5 != 0) for i in range(50)]  # 40 positive, 10 negative
+    once, thrice = annotate.balanced(steps, 100, 0), annotate.balanced(steps, 100, 0, passes=3)
+    assert thrice[:20] == once and len(thrice) == 60 and sum(s.label for s in thrice) == 30
+    assert len({s.chunk for s in thrice if s.label}) == 30
+    assert [s for s in thrice if not s.label] == 3 * [s for s in once if not s.label]
+    many = annotate.balanced(steps, 100, 0, passes=5)  # more passes than the majority has steps: it begins again
+    assert len(many) == 100 and len({s.chunk for s in many if s.label}) == 40
+
+
 def test_problems_all_right_or_all_wrong_are_dropped():
     def s(i, right, well=True):
         return Solution(i, ("x",), "1", right, well)

@@ -14,7 +14,8 @@ from minisw.reproduce import STAGES
 
 TOY = (
     "--problems.train 100 --problems.validation 12 --problems.test 16 --problems.hard 4 --segment.training.epochs 4 "
-    "--annotate.problems 16 --annotate.branches 2 --annotate.max-solutions 24 --judge.labels 24 --judge.format-labels 16 "
+    "--annotate.problems 16 --annotate.branches 2 --annotate.max-solutions 24 --judge.labels 24 "
+    "--judge.passes 2 --judge.format-labels 16 "
     "--judge.format-samples 1 --judge.steps 6 --judge.prompts 4 --judge.group 4 --judge.no-tenth --judge.no-rsft "
     "--classifier.epochs 2 --classifier.lrs 1e-3 --evaluate.solutions 12 --evaluate.resamples 50 --search.problems 4 "
     "--search.votes 3 --search.tries 2 --judge.max-new-tokens 60"

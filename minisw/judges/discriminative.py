@@ -85,7 +85,8 @@ def run_stage(run: Run) -> None:
     """
     knobs, lm, micro = run.recipe.classifier, run.lm, run.recipe.model.micro_tokens
     folder = run.folder / "classifier"
-    steps = balanced(load_steps(run, "train"), run.recipe.judge.labels, run.seed_of("balance"))
+    judge = run.recipe.judge
+    steps = balanced(load_steps(run, "train"), judge.labels, run.seed_of("balance"), judge.passes)
     held_out = load_steps(run, "validation")
     if len(steps) < 4 or not held_out:
         raise ValueError(
@@ -128,5 +129,11 @@ def run_stage(run: Run) -> None:
     best = max(sweep, key=lambda row: row["f1"])
     write_json(
         folder / "metrics.json",
-        {"labels": len(steps), "validation_steps": len(held_out), "sweep": sweep, "best": best, "threshold": best["threshold"]},
+        {
+            "labels": len(set(steps)),
+            "validation_steps": len(held_out),
+            "sweep": sweep,
+            "best": best,
+            "threshold": best["threshold"],
+        },
     )

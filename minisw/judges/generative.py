@@ -157,7 +157,7 @@ def teach_format(run: Run, steps: Sequence[LabelledStep], name: str, training: T
     Returns its curve and the counts of labels, replies, and right ones.
     """
     knobs, lm, world, folder = run.recipe.judge, run.lm, run.world, run.folder / "judge"
-    counts = {"labels": len(steps)}
+    counts = {"labels": len(set(steps))}
 
     def teach(checkpoint: Path, tick) -> list[dict]:
         with lm.using(None):
@@ -177,11 +177,11 @@ def teach_format(run: Run, steps: Sequence[LabelledStep], name: str, training: T
     return curve, json.loads((folder / f"{name}-counts.json").read_text(encoding="utf-8"))
 
 
-def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, grpo_steps: int) -> dict:
+def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, training: Training, grpo_steps: int) -> dict:
     """Teach the format (adapter `start`), then GRPO from there (adapter `name`); returns the curves and counts."""
     knobs, lm, world = run.recipe.judge, run.lm, run.world
     folder, micro = run.folder / "judge", run.recipe.model.micro_tokens
-    _, counts = teach_format(run, steps[: knobs.format_labels], start, knobs.format_training)
+    _, counts = teach_format(run, steps[: knobs.format_labels], start, training)
     judge = GenerativeJudge(lm, run.sampler, world.prompts, name, knobs.max_new_tokens, micro)
     asked = [judge.prompt(s) for s in steps]
 
@@ -206,22 +206,24 @@ def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, 
         )
 
     grpo = run.train(name, folder, reinforce, grpo_steps, f"{name}: GRPO")
-    return {"grpo": grpo, "labels": len(steps), "format": counts}
+    return {"grpo": grpo, "labels": len(set(steps)), "format": counts}
 
 
 def run_stage(run: Run) -> None:
     """Writes judge/: adapters `start` and `judge`, `rsft` (SFT alone, on all labels) and `tenth` (from a tenth of them), their
     curves, metrics.json."""
     knobs = run.recipe.judge
-    steps = balanced(load_steps(run, "train"), knobs.labels, run.seed_of("balance"))
+    steps = balanced(load_steps(run, "train"), knobs.labels, run.seed_of("balance"), knobs.passes)
     if len(steps) < 4:
         raise ValueError("fewer than 4 balanced labels: annotate more problems (--problems.train, --annotate.samples)")
-    full = train_judge(run, steps, START, JUDGE, knobs.steps)
+    full = train_judge(run, steps, START, JUDGE, knobs.format_training, knobs.steps)
     metrics = {"grpo": full["grpo"], "labels": full["labels"], "format": full["format"], "tenth": [], "rsft": None}
     if knobs.rsft:
         _, metrics["rsft"] = teach_format(run, steps, RSFT, knobs.rsft_training)
     if knobs.tenth:
-        few = steps[: max(4, len(steps) // 20 * 2)]
-        tenth = train_judge(run, few, TENTH_START, TENTH, max(3, knobs.steps // 3))
+        few = steps[: max(4, len(set(steps)) // 20 * 2)]
+        again = min(knobs.format_labels, len(steps)) / min(knobs.format_labels, len(few))  # as many SFT steps on fewer labels
+        training = dataclasses.replace(knobs.format_training, epochs=round(knobs.format_training.epochs * again))
+        tenth = train_judge(run, few, TENTH_START, TENTH, training, max(3, round(knobs.steps * len(few) / len(steps))))
         metrics |= {"tenth": tenth["grpo"], "tenth_labels": tenth["labels"], "tenth_format": tenth["format"]}
     write_json(run.folder / "judge" / "metrics.json", metrics)
