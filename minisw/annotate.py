@@ -66,8 +66,8 @@ def labelled_steps(annotated: Sequence[AnnotatedSolution], questions: dict[str, 
 def balanced(steps: Sequence[LabelledStep], count: int, seed: int, passes: int = 1) -> list[LabelledStep]:
     """At most `count` steps a pass, half of each label: the majority is sampled down (StepWiser §3.3).
 
-    Every pass takes other steps of the majority, as long as there are any, and those of the minority again: labels are dear,
-    and most of the majority would be thrown away. Any even prefix is balanced too.
+    Every pass takes other steps of a side as long as there are any, then those of before again: labels are dear, and most of
+    the majority would be thrown away. Any even prefix is balanced too.
     """
     rng = random.Random(seed)
     sides = [[s for s in steps if s.label is side] for side in (True, False)]
@@ -80,19 +80,22 @@ def balanced(steps: Sequence[LabelledStep], count: int, seed: int, passes: int =
 # --- Monte-Carlo values ----------------------------------------------------------------------------------------------
 
 
-def choose(groups: Sequence[Sequence[Solution]], keep: int, most: int) -> list[Solution]:
-    """Solutions to annotate: of problems neither all right nor all wrong, up to `keep` each, one right for three wrong.
+def choose(groups: Sequence[Sequence[Solution]], keep: int, most: int, right: float = 0.25) -> list[Solution]:
+    """Solutions to annotate: of problems neither all right nor all wrong, up to `keep` each, a share `right` of them right.
 
     Negatives are what runs short when labels are balanced, and a wrong solution holds one; its chunks before that are
-    positives too.
+    positives too. So few right ones are taken for training.
     """
     chosen: list[Solution] = []
+    mixed = 0
     for group in groups:
         usable = [s for s in group if s.well_formed]
-        wrong, right = [s for s in usable if not s.correct], [s for s in usable if s.correct]
-        if wrong and right:
-            rights = max(1, keep // 4, keep - len(wrong))
-            chosen += (wrong[: max(1, keep - rights)] + right[:rights])[:keep]
+        bad, good = [s for s in usable if not s.correct], [s for s in usable if s.correct]
+        if bad and good:
+            due = int((mixed + 1) * keep * right) - int(mixed * keep * right)  # the share, spread over the problems
+            goods = min(len(good), max(due, keep - len(bad)))
+            chosen += bad[: keep - goods] + good[:goods]
+            mixed += 1
     return chosen[:most]
 
 
@@ -175,9 +178,10 @@ def run_stage(run: Run) -> None:
     run.require(POLICY, run.folder / "segment")
     problems = world.load("train", run.recipe.problems.train, run.seed)[: knobs.problems]
     by_id = {p.id: p for p in problems}
-    drawn, annotated = annotate_split(run, "train", problems, knobs.max_solutions)
+    drawn, annotated = annotate_split(run, "train", problems, knobs.max_solutions, right=0.25)
     held_out = world.load("validation", run.recipe.problems.validation, run.seed)
-    annotate_split(run, "validation", held_out, max(2, int(knobs.max_solutions * VALIDATION_SHARE)))
+    # as many right ones: thresholds are chosen by how many of both are judged well
+    annotate_split(run, "validation", held_out, max(2, int(knobs.max_solutions * VALIDATION_SHARE)), right=0.5)
     metrics = {
         "solutions": len(annotated),
         "steps": sum(len(s.chunks) for s in annotated),
@@ -202,7 +206,7 @@ def run_stage(run: Run) -> None:
 
 
 def annotate_split(
-    run: Run, split: str, problems: Sequence[Problem], most: int
+    run: Run, split: str, problems: Sequence[Problem], most: int, right: float
 ) -> tuple[list[Solution], list[AnnotatedSolution]]:
     """Draw solutions of one split, choose which to annotate, and annotate them: both lists, from their files where they are."""
     knobs, folder, lm = run.recipe.annotate, run.folder / "annotate", run.lm
@@ -220,7 +224,8 @@ def annotate_split(
     with lm.using(POLICY):
         path = folder / f"{split}-solutions.jsonl"
         drawn = run.records(path, Solution, f"{split}: solutions", len(problems) * knobs.samples, draw)
-        chosen = choose([drawn[i : i + knobs.samples] for i in range(0, len(drawn), knobs.samples)], knobs.keep, most)
+        groups = [drawn[i : i + knobs.samples] for i in range(0, len(drawn), knobs.samples)]
+        chosen = choose(groups, knobs.keep, most, right)
         boundaries = sum(len(s.chunks) - 1 for s in chosen) + len({s.problem_id for s in chosen})
         path = folder / f"{split}.jsonl"
         annotated = run.records(path, AnnotatedSolution, f"{split}: rollouts", boundaries * knobs.branches, label)

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 
@@ -33,7 +33,11 @@ def load(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch
     """Put parameters and optimizer back as `save` found them; returns (cursor, metrics), (0, []) where no file is."""
     if not path.exists():
         return 0, []
-    with safe_open(path, framework="pt") as file, torch.no_grad():
+    try:
+        opened = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it to train that adapter anew") from None
+    with opened as file, torch.no_grad():
         metadata = file.metadata()
         for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
             what, name = key.split("|", 1)

@@ -13,7 +13,7 @@ Metrics are named as in TRL:
     entropy                       mean entropy of the trained tokens' distribution, in nats
     clip_ratio/low_mean, …/high_mean   share of tokens whose ratio was clipped below, above
     kl                            mean KL towards the start (only with kl > 0)
-    grad_norm, loss, num_tokens, learning_rate   as usual
+    grad_norm, loss, num_tokens   as usual
 """
 
 from __future__ import annotations
@@ -71,9 +71,6 @@ def train_grpo(
     start, metrics = checkpoints.load(checkpoint, parameters, optimizer) if checkpoint else (0, [])
     with lm.using(adapter):
         for step in range(start, knobs.steps):
-            rate = knobs.lr * (1 - step / knobs.steps if knobs.lr_decay else 1)
-            for part in optimizer.param_groups:
-                part["lr"] = rate
             chosen = prompts_of_step(len(prompts), knobs.prompts, step, seed)
             episodes, record = collect(prompts, chosen, reward, knobs, sampler, seed * 100_003 + step)
             for parameter in parameters.values():
@@ -81,7 +78,7 @@ def train_grpo(
             record |= update(lm, episodes, parameters, optimizer, knobs, micro_tokens, reference)
             for parameter in parameters.values():
                 parameter.requires_grad_(False)
-            metrics.append({"step": step + 1, "learning_rate": rate, **record})
+            metrics.append({"step": step + 1, **record})
             alarm(metrics, parameters, warn)
             if progress:
                 progress(1, metrics[-1])

@@ -43,7 +43,6 @@ SMOKE = Recipe(
     judge=JudgeKnobs(
         labels=16,
         passes=1,
-        format_labels=8,
         format_samples=2,
         format_training=Training(lr=2e-4, epochs=1, batch=4),
         temperature=1.0,
@@ -53,7 +52,6 @@ SMOKE = Recipe(
         lr=5e-5,
         max_new_tokens=160,
         tenth=False,
-        rsft=False,
         votes=1,
     ),
     evaluate=EvaluateKnobs(source="processbench", solutions=6, resamples=500),

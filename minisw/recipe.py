@@ -38,7 +38,7 @@ class ModelKnobs:
     """Type of the weights while sampling; empty for their own."""
     four_bit: bool = False
     """Load in 4 bits (nf4, double quantisation) through bitsandbytes."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes a GPU where there is one; else "cpu" or "cuda"."""
     slots: int = 320
     """Rows that sample at once."""
@@ -82,7 +82,7 @@ class ProblemKnobs:
     """Only problems whose reference solution has at most this many lines (GSM8K; 0 for all): easier ones for small models."""
     train: int = 300
     """Problems that segmentation is taught with; the first of them are annotated."""
-    validation: int = 24
+    validation: int = 80
     """Problems whose labels choose the baseline's knobs."""
     test: int = 200
     """Problems that only measure."""
@@ -124,12 +124,12 @@ class SegmentKnobs:
 class AnnotateKnobs:
     """Stage 2, StepWiser §3.2."""
 
-    problems: int = 100
+    problems: int = 240
     """Training problems that solutions are drawn for (the first of them)."""
-    samples: int = 6
+    samples: int = 4
     """Solutions a problem at temperature 1 (the paper samples 16)."""
-    keep: int = 3
-    """Solutions annotated a problem, at most: about one right for two wrong, whose errors are what labels run short of."""
+    keep: int = 1
+    """Solutions annotated a problem, at most; over all, one right for three wrong, whose errors are what labels run short of."""
     branches: int = 8
     """M: completions from every boundary (the paper takes 16). REPRODUCE.md has what it does to the labels."""
     max_solutions: int = 190
@@ -149,15 +149,10 @@ class JudgeKnobs:
     labels: int = 240
     """Labels a pass that the judge and the classifier may use, balanced half and half."""
     passes: int = 3
-    """Balanced passes: each takes other labels of the majority, and those of the minority again."""
-    format_labels: int = 56
-    """How many of them may be used to keep the base's own well-judged analyses that teach the format."""
+    """Balanced passes: each takes other labels of a side as long as there are any, then those of before again."""
     format_samples: int = 1
-    """Analyses sampled for each of those."""
-    format_training: Training = Training(lr=1e-3, epochs=6, batch=4)
-    rsft: bool = True
-    """Also train a judge by SFT alone, on all labels (the paper's RS-FT baseline)."""
-    rsft_training: Training = Training(lr=1e-3, epochs=1, batch=4)
+    """Analyses that the base is asked for a label; those that agree with it teach the judge its format (RS-FT)."""
+    format_training: Training = Training(lr=1e-3, epochs=1, batch=4)
     steps: int = 16
     """GRPO steps (the paper takes 800)."""
     prompts: int = 32
@@ -166,10 +161,8 @@ class JudgeKnobs:
     """Analyses sampled a prompt (the paper takes 4)."""
     updates: int = 1
     """Optimizer steps on the samples of one GRPO step (the paper takes 4)."""
-    lr: float = 3e-4
+    lr: float = 2e-4
     """Learning rate of AdamW; LoRA wants more than the paper's 1e-6 for full weights."""
-    lr_decay: bool = True
-    """Take it down linearly to 0 over the steps, as TRL does by default; else it stays."""
     clip_low: float = 0.2
     """The ratio is clipped at 1 - clip_low."""
     clip_high: float = 0.28
@@ -181,7 +174,7 @@ class JudgeKnobs:
     max_new_tokens: int = 160
     """Longest analysis, in tokens."""
     tenth: bool = True
-    """Train a second judge on a tenth of the labels: as many SFT steps, as many passes of GRPO (3 steps at least)."""
+    """Train a second judge on a tenth of the labels: as many SFT steps, as many passes of GRPO, or 3 steps."""
     votes: int = 1
     """Sampled judgments a step for the vote row."""
 
@@ -222,7 +215,7 @@ class SearchKnobs:
     """Chunks a solution, at most."""
     max_chunk_tokens: int = 80
     """Longest chunk, in tokens."""
-    votes: int = 10
+    votes: int = 16
     """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many are drawn and count."""
 
 
@@ -231,7 +224,9 @@ class Recipe:
     """All knobs of one run."""
 
     preset: str = "tiny"
+    """tiny: the embedded model and its problems. smoke: a real 0.5B chat model and GSM8K. Other knobs change a preset."""
     seed: int = 0
+    """Of everything that is drawn; each seed has test problems of its own."""
     lora: Lora = Lora()
     model: ModelKnobs = ModelKnobs()
     problems: ProblemKnobs = ProblemKnobs()

@@ -16,10 +16,12 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from minisw.claims import verdict
 from minisw.records import write_text
 from minisw.report_parts import STYLE, Html, bar_chart, duration, element, facts, grid, interval, join, line_chart, number
 
-HOLDS = {True: ("good", "✓ holds", "green"), False: ("bad", "✗ does not hold", "red"), None: ("none", "– not tested", "dim")}
+HOLDS = {"holds": ("good", "✓", "green"), "does not hold": ("bad", "✗", "red"), "not tested": ("none", "–", "dim")}
+HOLDS["not settled"] = ("none", "~", "yellow")
 VERDICT = {True: ("good", "✓ Positive"), False: ("bad", "✗ Negative"), None: ("none", "? no verdict")}
 LABEL = {True: "right", False: "wrong"}
 CURVES = (  # (metric, title, what it means, does the axis start at 0)
@@ -80,7 +82,7 @@ def table(claims: list[dict]) -> Table:
         # Text, because rich would take square brackets in a plain string for its own markup.
         made.add_column(Text(name), overflow="fold", justify="right" if name.startswith(("paper", "measured")) else "left")
     for claim in claims:
-        _, words, style = HOLDS[claim.get("holds")]
+        _, words, style = _verdict(claim)
         made.add_row(
             Text(claim["claim"]),
             Text(claim["source"]),
@@ -145,6 +147,12 @@ def _hardware(hardware: dict) -> str:
     )
 
 
+def _verdict(claim: dict) -> tuple[str, str, str]:
+    words = verdict(claim.get("holds"), claim.get("measured"))
+    kind, sign, style = HOLDS[words]
+    return kind, f"{sign} {words}", style
+
+
 def _badge(kind: str, words: str) -> Html:
     return element("span", words, class_=f"badge {kind}")
 
@@ -157,7 +165,7 @@ def claims_body(claims: list[dict]) -> Html:
             number(claim.get("paper")),
             interval(claim.get("measured"), claim.get("interval")),
             claim.get("baseline"),
-            _badge(*HOLDS[claim.get("holds")][:2]),
+            _badge(*_verdict(claim)[:2]),
         )
         for claim in claims
     ]
@@ -195,8 +203,6 @@ def annotate_body(metrics: dict) -> Html:
     rest = {
         "solutions": metrics.get("solutions"),
         "steps": metrics.get("steps"),
-        "tokens": metrics.get("tokens"),
-        "time": duration(metrics.get("seconds")),
         "share of steps exactly right": metrics.get("exact_positive"),
     }
     mistakes = [(kind, count, None) for kind, count in (metrics.get("mistakes") or {}).items()]
@@ -252,7 +258,18 @@ def evaluate_body(metrics: dict) -> Html:
         for row in rows
     ]
     count = element("p", f"{number(metrics.get('items'))} solutions, {number(metrics.get('with_error'))} of them with an error.")
-    return join(count, chart, grid(head, cells))
+    names = {row["id"]: row["name"] for row in rows if "id" in row}
+    pairs = {key: [names.get(part, part) for part in key.split("-")] for key in metrics.get("differences") or {}}
+    versus = _differences({" minus ".join(pair): metrics["differences"][key] for key, pair in pairs.items()})
+    return join(count, chart, grid(head, cells), versus)
+
+
+def _differences(found: dict[str, dict]) -> Html | None:
+    """Paired differences by what is compared: {"measured", "interval"} each."""
+    if not found:
+        return None
+    rows = [(name, interval(value.get("measured"), value.get("interval"), signed=True)) for name, value in found.items()]
+    return join(element("h3", "Differences"), grid(("on the same items", "difference [95% interval]"), rows))
 
 
 def search_body(metrics: dict) -> Html:
@@ -262,8 +279,8 @@ def search_body(metrics: dict) -> Html:
         [(row["method"], row.get("accuracy"), row.get("interval")) for row in rows],
         "Bar: share of problems answered rightly. Whisker: 95% interval.",
     )
-    difference = metrics.get("difference")
-    last = join(element("h3", "Difference"), facts(difference, signed=True)) if difference else None
+    versus = (("plain sampling", "difference"), ("random rejection", "random_difference"), ("majority", "majority_difference"))
+    last = _differences({f"chunk-reset minus {name}": metrics[key] for name, key in versus if metrics.get(key)})
     hard = metrics.get("hard")
     harder = join(element("h3", "Longer, harder problems"), _methods(hard["rows"])) if hard else None
     return join(chart, _methods(rows), last, harder)

@@ -70,28 +70,28 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Html:
     return element("div", element("table", top, body), class_="scroll")
 
 
-def facts(values: dict, signed: bool = False) -> Html:
-    """A nested dict of plain values as a two-column table, nested names joined by " / ". `signed` puts + before floats."""
-    return grid((), list(_flat(values, signed))) if values else Html("")
+def facts(values: dict) -> Html:
+    """A nested dict of plain values as a two-column table, nested names joined by " / "."""
+    return grid((), list(_flat(values))) if values else Html("")
 
 
-def _flat(values: dict, signed: bool, above: str = ""):
+def _flat(values: dict, above: str = ""):
     for name, value in values.items():
         name = f"{above}{str(name).replace('_', ' ')}"
         if isinstance(value, dict):
-            yield from _flat(value, signed, f"{name} / ")
+            yield from _flat(value, f"{name} / ")
         elif isinstance(value, list):
-            yield name, f"[{', '.join(_plain(v, signed) for v in value)}]"
+            yield name, f"[{', '.join(_plain(v) for v in value)}]"
         else:
-            yield name, _plain(value, signed)
+            yield name, _plain(value)
 
 
-def _plain(value: object, signed: bool) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    return number(value, signed and isinstance(value, float)) if value is None or finite(value) or value != value else str(value)
+    return number(value) if value is None or finite(value) or value != value else str(value)
 
 
 def ticks(low: float, high: float) -> list[float]:

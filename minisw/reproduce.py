@@ -88,15 +88,38 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ValueError(f"cannot read the command line: {words[:300].strip()}") from None
     if command.stage is not None and command.stage not in STAGES:
         raise ValueError(f"unknown stage {command.stage!r}: choose one of {', '.join(STAGES)}")
+    check(command)
     return command
 
 
-def _flags(value: object, prefix: str = "--"):
+MAY_BE_ZERO = {"--seed", "--problems.max-steps", "--problems.hard", "--judge.kl"}
+
+
+def check(recipe: Recipe) -> None:
+    """Raises ValueError for a knob that cannot be: so now, and not after an hour."""
+    for name, value in _flags(recipe, values=True):
+        numbers = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, int | float)]
+        if any(v < 0 or (v == 0 and not isinstance(v, bool) and name not in MAY_BE_ZERO) for v in numbers):
+            raise ValueError(f"{name} is {value}: it must be above 0")
+    if recipe.problems.source != "arithmetic":
+        for name, found, wanted in (
+            ("--problems.prompts", recipe.problems.prompts, ("english",)),
+            ("--segment.teacher", recipe.segment.teacher, ("prompted", "numbered")),
+            ("--evaluate.source", recipe.evaluate.source, ("processbench",)),
+        ):
+            if found not in wanted:
+                raise ValueError(f"{recipe.problems.source} has nothing for {name} {found}: give {name} {' or '.join(wanted)}")
+
+
+def _flags(value: object, prefix: str = "--", values: bool = False):
+    """Every flag of a recipe; with `values` pairs of a flag and what it says."""
     for f in dataclasses.fields(value):
         inner = getattr(value, f.name)
         name = prefix + f.name.replace("_", "-")
         if dataclasses.is_dataclass(inner):
-            yield from _flags(inner, name + ".")
+            yield from _flags(inner, name + ".", values)
+        elif values:
+            yield name, inner
         else:
             yield name
             if isinstance(inner, bool):
@@ -126,6 +149,9 @@ def run(command: Command) -> None:
     for number, name in enumerate(STAGES, 1):
         if name not in stages:
             continue
+        missing = [before for before in STAGES[: number - 1] if not this.finished(before)]
+        if missing and name != "report":  # the report says itself what has not been run
+            raise ValueError(f"stage {name} needs what {missing[0]} makes: run --stage {missing[0]} first, or leave --stage out")
         with this.stage(name) as needed:
             console.print(f"[bold]{number}/{len(STAGES)} {name}[/]" + ("" if needed else "  done before"))
             if needed:
@@ -144,9 +170,9 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         "segment": f"{p.test} test problems by the base; SFT on right solutions of {p.train} × {recipe.segment.samples}",
         "annotate": f"{min(p.train, a.problems)} + {p.validation} problems × {a.samples} solutions; "
         f"up to {a.max_solutions} annotated, M = {a.branches} at every boundary; rule {a.rule}",
-        "classifier": f"{j.labels} labels; {len(recipe.classifier.lrs)} learning rates × {recipe.classifier.epochs} epochs, "
-        "chosen on validation",
-        "judge": f"format from {j.format_labels} of the labels; GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"
+        "classifier": f"{j.passes} balanced passes of up to {j.labels} labels; {len(recipe.classifier.lrs)} learning rates × "
+        f"{recipe.classifier.epochs} epochs, chosen on validation",
+        "judge": f"SFT on the base's analyses that agree with the labels; GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"
         + ("; again with a tenth of the labels" if j.tenth else ""),
         "evaluate": f"{e.solutions} solutions ({e.source} labels), every judge",
         "search": f"{s.problems} problems, {s.tries} tries a chunk; baselines at the same tokens"

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import resource
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ class Run:
         self.recipe, self.folder, self.seed = recipe, folder, recipe.seed
         self.console = console or Console(stderr=True)
         self._lock = None
+        self._entry: dict | None = None  # of the stage that runs, in run.json
+        self._booked = (0.0, 0)  # when it was booked last: time, tokens sampled
         self._open()
         self.facts = self._read_facts()
 
@@ -122,6 +125,7 @@ class Run:
             with self.progress(what, total) as tick:
                 made = make(tick)
             write_jsonl(path, made)
+            self._book()
         return read_jsonl(path, kind)  # always read back: a resumed run then sees the same as this one
 
     def train(self, name: str, folder: Path, fit: Callable[[Path, Callable], list[dict]], total: int, what: str) -> list[dict]:
@@ -139,6 +143,7 @@ class Run:
                 metrics = fit(folder / f"{name}.checkpoint", tick)
             self.lm.save_adapter(name, adapter)
             write_json(curve, metrics)
+            self._book()
             (folder / f"{name}.checkpoint").unlink(missing_ok=True)
         elif name not in self.lm.adapters:
             self.lm.load_adapter(name, adapter)
@@ -151,6 +156,9 @@ class Run:
 
     # --- clock and screen --------------------------------------------------------------------------------------------
 
+    def finished(self, stage: str) -> bool:
+        return self.facts["stages"].get(stage, {}).get("finished", False)
+
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[bool]:
         """Yields True where the stage still has to run; adds its seconds and tokens to run.json, and marks it finished."""
@@ -158,18 +166,30 @@ class Run:
         if entry["finished"]:
             yield False
             return
-        begin, tokens = time.time(), self.sampler.tokens
+        self._entry, self._booked = entry, (time.time(), self._tokens())
         try:
             yield True
             entry["finished"] = True
         finally:
-            entry["seconds"] = round(entry["seconds"] + time.time() - begin, 1)
-            entry["tokens"] += self.sampler.tokens - tokens
-            self.facts["seconds"] = round(sum(e["seconds"] for e in self.facts["stages"].values()), 1)
-            entry["peak_memory_gb"] = peak_memory_gb()  # of the process, up to here
-            self.facts["peak_memory_gb"] = max(self.facts["peak_memory_gb"], peak_memory_gb())
             with contextlib.suppress(OSError):
-                write_json(self.folder / "run.json", self.facts)
+                self._book()
+            self._entry = None
+
+    def _tokens(self) -> int:
+        return self.sampler.tokens if "sampler" in self.__dict__ else 0  # not every stage needs the model
+
+    def _book(self) -> None:
+        """Add what the stage took since it was booked; every half minute and after every product, so that a kill loses little."""
+        if self._entry is None:
+            return
+        (begin, before), self._booked = self._booked, (time.time(), self._tokens())
+        entry, facts = self._entry, self.facts
+        entry["seconds"] = round(entry["seconds"] + self._booked[0] - begin, 2)
+        entry["tokens"] += self._booked[1] - before
+        entry["peak_memory_gb"] = peak_memory_gb()  # of the process, up to here
+        facts["seconds"] = round(sum(e["seconds"] for e in facts["stages"].values()), 1)
+        facts["peak_memory_gb"] = max(facts["peak_memory_gb"], peak_memory_gb())
+        write_json(self.folder / "run.json", facts)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable]:
@@ -193,6 +213,8 @@ class Run:
                 bars.update(task, advance=n, note="  ".join(f"{k} {v:.3g}" for k, v in shown.items()))
                 rate = bars.tasks[0].completed / max(1e-6, time.time() - begin)
                 bars.update(task, rate=f"{rate:.1f}/s" if rate >= 1 else f"{1 / max(rate, 1e-6):.1f} s each")
+                if time.time() - self._booked[0] > 30:
+                    self._book()
 
             yield tick
             bars.update(task, completed=total)
@@ -230,7 +252,7 @@ def hardware() -> dict:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": name,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": gpu,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
     }
@@ -238,4 +260,5 @@ def hardware() -> dict:
 
 def peak_memory_gb() -> float:
     """Peak resident memory of this process, in GiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB here
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2)

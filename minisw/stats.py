@@ -31,3 +31,12 @@ def bootstrap(rows: Sequence, statistic: Callable[[Sequence], float], seed: int,
     values = [statistic([rows[i] for i in rng.integers(0, len(rows), len(rows))]) for _ in range(resamples)]
     low, high = np.percentile(values, [2.5, 97.5])
     return (float(low), float(high))
+
+
+def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
+    """Area under the ROC curve: the share of (positive, negative) pairs in order, ties half; 0.5 without pairs."""
+    positive = [score for score, label in zip(scores, labels, strict=True) if label]
+    negative = [score for score, label in zip(scores, labels, strict=True) if not label]
+    if not positive or not negative:
+        return 0.5
+    return mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])

@@ -69,6 +69,16 @@ def test_problems_all_right_or_all_wrong_are_dropped():
     assert [(x.problem_id, x.correct) for x in annotate.choose(groups, 2, 100)] == [("c", False), ("c", True)]
 
 
+@pytest.mark.parametrize("keep", [1, 2, 3, 4, 8])
+def test_one_right_solution_is_annotated_for_three_wrong(keep):
+    groups = [[Solution(str(n), ("x",), "1", i % 2 == 0, True) for i in range(16)] for n in range(8)]
+    chosen = annotate.choose(groups, keep, 1000)
+    assert len(chosen) == 8 * keep and 4 * sum(s.correct for s in chosen) == 8 * keep
+    assert all(sum(s.problem_id == str(n) for s in chosen) == keep for n in range(8))
+    half = annotate.choose(groups, keep, 1000, right=0.5)
+    assert len(half) == 8 * keep and 2 * sum(s.correct for s in half) == 8 * keep
+
+
 @pytest.mark.parametrize(
     "wrong,right,keep,expected",
     [

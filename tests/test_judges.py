@@ -2,7 +2,7 @@
 
 import pytest
 
-from minisw.judges.discriminative import DiscriminativeJudge, balanced_accuracy
+from minisw.judges.discriminative import DiscriminativeJudge, balanced_accuracy, best_threshold
 from minisw.judges.generative import GenerativeJudge, format_examples, parse_verdict
 from minisw.model import copy_adapter
 from minisw.problems import load_world
@@ -35,10 +35,31 @@ def test_parse_verdict(reply, verdict):
 
 def test_only_replies_that_agree_with_the_label_are_taught_and_sides_are_even(tiny_lm, world):
     replies = [["\\boxed{Positive}", "\\boxed{Negative}"], ["\\boxed{Negative}"], ["no", ""], ["\\boxed{Positive}"]]
+    assert [s.label for s in STEPS] == [True, False, True, False]
     examples = format_examples(tiny_lm, world, STEPS, replies)
     texts = [tiny_lm.decode(e.completion) for e in examples]
     assert sorted(texts) == ["\\boxed{Negative}", "\\boxed{Positive}"]
     assert all(e.completion[-1] == tiny_lm.tokenizer.eos_token_id for e in examples)
+
+
+def test_the_smaller_side_is_repeated(tiny_lm, world):
+    replies = [["\\boxed{Positive}"] * 3, ["\\boxed{Negative}"], ["\\boxed{Positive}"] * 2, [""]]
+    texts = [tiny_lm.decode(e.completion) for e in format_examples(tiny_lm, world, STEPS, replies)]
+    assert len(texts) == 10 and texts.count("\\boxed{Negative}") == 5
+    only = format_examples(tiny_lm, world, STEPS, [["\\boxed{Positive}"], [""], [""], [""]])
+    assert len(only) == 1  # one side alone stays as it is
+
+
+def test_the_threshold_with_the_best_first_error_f1_is_found():
+    def solution(p: str, labels: str) -> list[LabelledStep]:
+        return [LabelledStep(p, "?", ("x",) * i, "x", sign == "+") for i, sign in enumerate(labels)]
+
+    steps = solution("a", "++-") + solution("b", "+++") + solution("c", "-")
+    scores = [0.5, 0.45, 0.31, 0.6, 0.44, 0.7, 0.21]
+    threshold, f1 = best_threshold(scores, steps)
+    assert f1 == 1 and 0.31 < threshold <= 0.44
+    assert 0.36 <= threshold <= 0.4  # the middle of the thresholds that are as good
+    assert best_threshold([0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.9], steps)[1] == 0  # every first step is called wrong, or none is
 
 
 def test_the_judge_sees_no_label(tiny_lm, world):

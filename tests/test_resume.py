@@ -14,9 +14,9 @@ from minisw.reproduce import STAGES
 
 TOY = (
     "--problems.train 100 --problems.validation 12 --problems.test 16 --problems.hard 4 --segment.training.epochs 4 "
-    "--annotate.problems 16 --annotate.branches 2 --annotate.max-solutions 24 --judge.labels 24 "
-    "--judge.passes 2 --judge.format-labels 16 "
-    "--judge.format-samples 1 --judge.steps 6 --judge.prompts 4 --judge.group 4 --judge.no-tenth --judge.no-rsft "
+    "--annotate.problems 16 --annotate.samples 6 --annotate.keep 3 --annotate.branches 2 --annotate.max-solutions 24 "
+    "--judge.labels 24 --judge.passes 2 "
+    "--judge.format-samples 1 --judge.steps 6 --judge.prompts 4 --judge.group 4 "
     "--classifier.epochs 2 --classifier.lrs 1e-3 --evaluate.solutions 12 --evaluate.resamples 50 --search.problems 4 "
     "--search.votes 3 --search.tries 2 --judge.max-new-tokens 60"
 ).split()
@@ -46,7 +46,7 @@ def whole(tmp_path_factory) -> Path:
 def test_the_cycle_ends_in_claims_and_a_report(whole):
     claims = {c["id"]: c for c in json.loads((whole / "claims.json").read_text())}
     assert len(claims) == 8 and claims["segment-fewer-chunks"]["measured"] < 1
-    assert claims["tenth-of-labels"]["measured"] is None and claims["tenth-of-labels"]["holds"] is None
+    assert all(claim["measured"] is not None for claim in claims.values())
     facts = json.loads((whole / "run.json").read_text())
     assert all(facts["stages"][name]["finished"] for name in STAGES) and facts["stages"]["annotate"]["tokens"] > 0
     assert "<html" in (whole / "report.html").read_text()
@@ -65,6 +65,9 @@ def test_killed_in_every_stage_it_ends_in_the_same_files(whole, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (folder / "claims.json").exists()
+        if name == "judge":  # what was done before the kill is in the books
+            booked = json.loads((folder / "run.json").read_text())["stages"]["judge"]
+            assert booked["seconds"] > 0 and not booked["finished"]
     process = start(folder)
     _, said = process.communicate(timeout=400)
     assert process.returncode == 0, said[-2000:]

@@ -127,6 +127,9 @@ def test_resumed_equals_uninterrupted(killed_in: str, new_lm, examples: list[Exa
 
     lm = new_lm("policy")  # and once more when all is done: nothing is trained
     assert train_sft(lm, "policy", examples, knobs, 200, seed=5, checkpoint=path, on_epoch=epochs.append) == expected
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged .* remove it"):
+        train_sft(lm, "policy", examples, knobs, 200, seed=5, checkpoint=path)
     assert epochs == [3, 4] and equal(adapter(lm), whole)
 
 

@@ -21,3 +21,11 @@ def test_bootstrap_covers_the_mean_about_95_times_in_100():
         hits += low <= 1 <= high
     assert 0.88 <= hits / 200 <= 0.99
     assert stats.bootstrap([1, 2, 3], stats.mean, 5) == stats.bootstrap([1, 2, 3], stats.mean, 5)
+
+
+def test_auc_is_the_share_of_pairs_in_order():
+    assert stats.auc([0.9, 0.8, 0.1], [True, True, False]) == 1 and stats.auc([0.1, 0.9], [True, False]) == 0
+    assert stats.auc([0.5, 0.5, 0.7], [True, False, False]) == pytest.approx(0.25)
+    assert stats.auc([0.3], [True]) == 0.5
+    rng = random.Random(0)
+    assert stats.auc([rng.random() for _ in range(400)], [i % 2 == 0 for i in range(400)]) == pytest.approx(0.5, abs=0.07)

@@ -135,12 +135,12 @@ def run_stage(run: Run) -> None:
     """Writes evaluate/: each judge's judgments (JSONL), metrics.json with a row each, showcase.json."""
     from minisw.judges import AlwaysPositive
     from minisw.judges.discriminative import CLASSIFIER, DiscriminativeJudge
-    from minisw.judges.generative import JUDGE, RSFT, START, TENTH, ElicitedJudge, GenerativeJudge
+    from minisw.judges.generative import JUDGE, START, TENTH, ElicitedJudge, GenerativeJudge
 
     recipe, lm, folder = run.recipe, run.lm, run.folder / "evaluate"
     run.require(POLICY, run.folder / "segment")
     run.require(CLASSIFIER, run.folder / "classifier")
-    names = [START, JUDGE] + ([RSFT] if recipe.judge.rsft else []) + ([TENTH] if recipe.judge.tenth else [])
+    names = [START, JUDGE] + ([TENTH] if recipe.judge.tenth else [])
     for name in names:
         run.require(name, run.folder / "judge")
     items = load_items(run)
@@ -164,13 +164,11 @@ def run_stage(run: Run) -> None:
         "always": AlwaysPositive(),
         "untrained": generative(None, "untrained judge"),
         "classifier": DiscriminativeJudge(lm, run.world.prompts, CLASSIFIER, micro, threshold),
-        "start": generative(START, "judge before GRPO"),
+        "start": generative(START, "judge before GRPO (RS-FT)"),
         "judge": generative(JUDGE, "judge after GRPO"),
     }
     if run.world.elicit is not None:
         judges["elicited"] = ElicitedJudge(lm, run.sampler, run.world)
-    if recipe.judge.rsft:
-        judges["rsft"] = generative(RSFT, "judge by SFT alone (RS-FT)")
     if recipe.judge.votes > 1:
         judges["vote"] = generative(JUDGE, f"judge after GRPO, majority of {recipe.judge.votes}", recipe.judge.votes)
     if recipe.judge.tenth:
@@ -188,7 +186,7 @@ def run_stage(run: Run) -> None:
             }
         )
     predictions = {row["id"]: row.pop("predictions") for row in rows}
-    pairs = [("judge", other) for other in ("classifier", "untrained", "start", "elicited", "rsft")] + [("tenth", "classifier")]
+    pairs = [("judge", other) for other in ("classifier", "untrained", "start", "elicited")] + [("tenth", "classifier")]
     differences = {}
     for a, b in [(a, b) for a, b in pairs if {a, b} <= predictions.keys()]:
         measured, interval = f1_difference(items, predictions[a], predictions[b], run.seed, recipe.evaluate.resamples)
@@ -204,7 +202,7 @@ def run_labels(run: Run) -> dict[str, int]:
     """Labels each judge was trained with."""
     metrics = json.loads((run.folder / "judge" / "metrics.json").read_text(encoding="utf-8"))
     full = metrics["labels"]
-    used = {"classifier": full, "start": metrics["format"]["labels"], "judge": full, "vote": full, "rsft": full}
+    used = {"classifier": full, "start": metrics["format"]["labels"], "judge": full, "vote": full}
     return used | {"tenth": metrics.get("tenth_labels", 0)}
 
 

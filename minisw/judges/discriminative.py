@@ -81,7 +81,8 @@ def balanced_accuracy(judgments: Sequence[Judgment], labels: Sequence[bool]) -> 
 def run_stage(run: Run) -> None:
     """Writes classifier/: the adapter `classifier`, and metrics.json with the sweep and the threshold.
 
-    Learning rate, epochs and threshold are those with the best first-error F1 on the validation labels.
+    Learning rate and epochs are those with the best AUC on the validation labels, which every label enters; the threshold is
+    then that with the best first-error F1 there.
     """
     knobs, lm, micro = run.recipe.classifier, run.lm, run.recipe.model.micro_tokens
     folder = run.folder / "classifier"
@@ -102,18 +103,20 @@ def run_stage(run: Run) -> None:
 
     def measure(adapter: str) -> dict:
         judgments = DiscriminativeJudge(lm, run.world.prompts, adapter, micro).judge(held_out)
-        threshold, f1 = best_threshold([j.p_positive for j in judgments], held_out)
-        return {"threshold": threshold, "f1": f1, "balanced_accuracy": balanced_accuracy(judgments, labels)}
+        scores = [j.p_positive for j in judgments]
+        threshold, f1 = best_threshold(scores, held_out)
+        accuracy = balanced_accuracy(judgments, labels)
+        return {"auc": stats.auc(scores, labels), "threshold": threshold, "f1": f1, "balanced_accuracy": accuracy}
 
     def fit(checkpoint: Path, tick) -> list[dict]:
-        """A training for each learning rate; the state with the best F1 after any epoch becomes `classifier`."""
+        """A training for each learning rate; the state with the best AUC after any epoch becomes `classifier`."""
         curves = []
         for lr in knobs.lrs:
             lm.new_adapter(TRIAL, run.recipe.lora, run.seed_of("lora-classifier"))
 
             def on_epoch(epoch: int, lr: float = lr) -> None:
                 row = {"lr": lr, "epochs": epoch, **measure(TRIAL)}
-                if row["f1"] > max((r["f1"] for r in sweep), default=-1.0):
+                if row["auc"] > max((r["auc"] for r in sweep), default=-1.0):
                     copy_adapter(lm, TRIAL, CLASSIFIER)
                 sweep.append(row)
 
@@ -126,7 +129,7 @@ def run_stage(run: Run) -> None:
     per_epoch = max(1, len(examples) // min(knobs.batch, len(examples)))
     run.train(CLASSIFIER, folder, fit, len(knobs.lrs) * knobs.epochs * per_epoch, "classifier: sweep on validation")
     sweep = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-    best = max(sweep, key=lambda row: row["f1"])
+    best = max(sweep, key=lambda row: row["auc"])
     write_json(
         folder / "metrics.json",
         {

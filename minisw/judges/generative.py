@@ -21,7 +21,7 @@ from minisw.rollout import Request, Sampler, Sampling
 from minisw.runs import Run
 from minisw.sft import train_sft
 
-START, JUDGE, RSFT, TENTH_START, TENTH = "start", "judge", "rsft", "tenth-start", "tenth"
+START, JUDGE, TENTH_START, TENTH = "start", "judge", "tenth-start", "tenth"
 _BOX = "\\boxed{"
 
 
@@ -181,7 +181,7 @@ def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, 
     """Teach the format (adapter `start`), then GRPO from there (adapter `name`); returns the curves and counts."""
     knobs, lm, world = run.recipe.judge, run.lm, run.world
     folder, micro = run.folder / "judge", run.recipe.model.micro_tokens
-    _, counts = teach_format(run, steps[: knobs.format_labels], start, training)
+    _, counts = teach_format(run, steps, start, training)
     judge = GenerativeJudge(lm, run.sampler, world.prompts, name, knobs.max_new_tokens, micro)
     asked = [judge.prompt(s) for s in steps]
 
@@ -210,20 +210,18 @@ def train_judge(run: Run, steps: Sequence[LabelledStep], start: str, name: str, 
 
 
 def run_stage(run: Run) -> None:
-    """Writes judge/: adapters `start` and `judge`, `rsft` (SFT alone, on all labels) and `tenth` (from a tenth of them), their
-    curves, metrics.json."""
+    """Writes judge/: adapters `start` (RS-FT) and `judge` (GRPO from there), the same with a tenth of the labels, their curves,
+    metrics.json."""
     knobs = run.recipe.judge
     steps = balanced(load_steps(run, "train"), knobs.labels, run.seed_of("balance"), knobs.passes)
     if len(steps) < 4:
         raise ValueError("fewer than 4 balanced labels: annotate more problems (--problems.train, --annotate.samples)")
     full = train_judge(run, steps, START, JUDGE, knobs.format_training, knobs.steps)
-    metrics = {"grpo": full["grpo"], "labels": full["labels"], "format": full["format"], "tenth": [], "rsft": None}
-    if knobs.rsft:
-        _, metrics["rsft"] = teach_format(run, steps, RSFT, knobs.rsft_training)
+    metrics = {"grpo": full["grpo"], "labels": full["labels"], "format": full["format"], "tenth": []}
     if knobs.tenth:
         few = steps[: max(4, len(set(steps)) // 20 * 2)]
-        again = min(knobs.format_labels, len(steps)) / min(knobs.format_labels, len(few))  # as many SFT steps on fewer labels
-        training = dataclasses.replace(knobs.format_training, epochs=round(knobs.format_training.epochs * again))
+        again = round(knobs.format_training.epochs * len(steps) / len(few))  # as many SFT steps on fewer labels
+        training = dataclasses.replace(knobs.format_training, epochs=again)
         tenth = train_judge(run, few, TENTH_START, TENTH, training, max(3, round(knobs.steps * len(few) / len(steps))))
         metrics |= {"tenth": tenth["grpo"], "tenth_labels": tenth["labels"], "tenth_format": tenth["format"]}
     write_json(run.folder / "judge" / "metrics.json", metrics)

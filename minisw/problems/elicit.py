@@ -1,4 +1,4 @@
-"""First analyses with a verdict, out of the embedded base, without a word of ours in them.
+"""First analyses with a verdict, out of the embedded base.
 
 A real chat model can be asked to judge; the embedded one has never seen a verdict on a step. But it can do all the parts
 (pretraining.py): write the next step with care, say what a line concludes, compare two numbers. `chain` asks it for each

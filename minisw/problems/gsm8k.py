@@ -35,11 +35,14 @@ def read(folder: Path | None, split: str, max_steps: int = 0) -> list[Problem]:
             raise ValueError(f"cannot read {path}: --problems.data-dir must hold the published GSM8K files") from None
         except ValueError:
             raise ValueError(f"{path} is damaged: a line is not JSON; download it again") from None
-    return [
-        Problem(f"gsm8k-{split}-{i}", row["question"].strip(), row["answer"].split("####")[-1].strip().replace(",", ""))
-        for i, row in enumerate(rows)
-        if not max_steps or row["answer"].split("####")[0].strip().count("\n") < max_steps
-    ]
+    try:
+        return [
+            Problem(f"gsm8k-{split}-{i}", row["question"].strip(), row["answer"].split("####")[-1].strip().replace(",", ""))
+            for i, row in enumerate(rows)
+            if not max_steps or row["answer"].split("####")[0].strip().count("\n") < max_steps
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"a row of GSM8K's {split} split has no question or no answer: is it the published file?") from None
 
 
 def load_split(folder: Path | None, split: str, count: int, seed: int, max_steps: int = 0) -> list[Problem]:

@@ -35,16 +35,19 @@ def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchIte
             raise ValueError(f"cannot read {path}: --problems.data-dir must hold the published ProcessBench files") from None
         except ValueError:
             raise ValueError(f"{path} is damaged: it is not JSON; download it again") from None
-    items = [
-        BenchItem(
-            row["id"],
-            row["problem"],
-            tuple(step + "\n\n" for step in row["steps"]),
-            row["label"],
-            bool(row["final_answer_correct"]),
-        )
-        for row in rows
-    ]
+    try:
+        items = [
+            BenchItem(
+                row["id"],
+                row["problem"],
+                tuple(step + "\n\n" for step in row["steps"]),
+                row["label"],
+                bool(row["final_answer_correct"]),
+            )
+            for row in rows
+        ]
+    except (KeyError, TypeError):
+        raise ValueError(f"a row of ProcessBench's part {part} lacks a field: is it the published file?") from None
     random.Random(seed).shuffle(items)
     if not count or count >= len(items):
         return items
