@@ -161,7 +161,7 @@ class JudgeKnobs:
     """Analyses sampled a prompt (the paper takes 4)."""
     updates: int = 1
     """Optimizer steps on the samples of one GRPO step (the paper takes 4)."""
-    lr: float = 2e-4
+    lr: float = 1e-4
     """Learning rate of AdamW; LoRA wants more than the paper's 1e-6 for full weights."""
     clip_low: float = 0.2
     """The ratio is clipped at 1 - clip_low."""
