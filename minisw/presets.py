@@ -18,8 +18,8 @@ from minisw.recipe import (
 
 TINY = Recipe()
 
-# The whole cycle with a real 0.5B chat model and a dozen real problems, on two cores in about half an hour. It shows that
-# everything runs; its figures mean nothing.
+# The whole cycle with a real 0.5B chat model and a dozen real problems, meant for two cores and about half an hour: its
+# figures mean nothing. Not yet run to its end.
 SMOKE = Recipe(
     preset="smoke",
     lora=Lora(rank=8, alpha=16),
