@@ -112,7 +112,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of a paper beside what was measured. `holds` is None when it was not tested."""
+    """One claim of a paper beside what was measured. `holds` is None when it was not tested, or is not settled by it."""
 
     id: str
     claim: str
