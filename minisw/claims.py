@@ -243,8 +243,10 @@ def main() -> None:
     try:
         if not folders:
             raise ValueError("name the run folders: python -m minisw.claims data/results/tiny/seed-*")
-        rows = over_seeds(folders)
         tables = row_tables(folders)
+        # a run that was stopped after some stage has rows to show and no claims yet
+        begun = tables and not any((folder / "claims.json").exists() for folder in folders)
+        rows = [] if begun else over_seeds(folders)
     except ValueError as error:
         print(f"minisw: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -268,7 +270,7 @@ def main() -> None:
         ]
         for row in rows
     ]
-    print("\n".join([markdown(head, table), *tables]))
+    print("\n".join([markdown(head, table), *tables] if rows else tables))
 
 
 if __name__ == "__main__":

@@ -173,6 +173,21 @@ def test_row_tables_show_the_mean_and_each_run(tmp_path):
     assert claims.row_tables([tmp_path]) == []
 
 
+def test_an_unfinished_run_shows_its_rows_without_claims(tmp_path, monkeypatch, capsys):
+    (tmp_path / "annotate").mkdir()
+    row = {"rule": "abs_q", "m": 4, "balanced_agreement": 0.9}
+    row |= {"exact_positive_called_positive": 0.95, "exact_negative_called_negative": 0.85}
+    (tmp_path / "annotate" / "metrics.json").write_text(json.dumps({"agreement": [row]}))
+    monkeypatch.setattr("sys.argv", ["claims", str(tmp_path)])
+    claims.main()
+    shown = capsys.readouterr().out
+    assert "| abs_q | 4 | 0.90 | 0.95 | 0.85 |" in shown and "claim" not in shown
+    monkeypatch.setattr("sys.argv", ["claims", str(tmp_path / "nothing")])
+    with pytest.raises(SystemExit):
+        claims.main()
+    assert "no readable claims.json" in capsys.readouterr().err
+
+
 def test_an_empty_run_has_all_claims_untested(tmp_path):
     found = claims.collect_claims(Run(Recipe(), tmp_path / "r"))
     assert [c.id for c in found] == list(claims.CLAIMS) and all(c.holds is None and c.measured is None for c in found)
