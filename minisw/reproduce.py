@@ -101,6 +101,8 @@ def check(recipe: Recipe) -> None:
         numbers = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, int | float)]
         if any(v < 0 or (v == 0 and not isinstance(v, bool) and name not in MAY_BE_ZERO) for v in numbers):
             raise ValueError(f"{name} is {value}: it must be above 0")
+    if recipe.judge.group < 2:
+        raise ValueError("--judge.group is 1: a sample is compared with the others of its group, so it must be at least 2")
     if recipe.problems.source != "arithmetic":
         for name, found, wanted in (
             ("--problems.prompts", recipe.problems.prompts, ("english",)),

@@ -47,7 +47,7 @@ class Run:
     def _open(self) -> None:
         """Make or recognise the folder. Raises ValueError where it belongs to another recipe or another process runs in it."""
         recipe_file = self.folder / "recipe.json"
-        wanted = plain(self.recipe)
+        wanted, found = plain(self.recipe), None
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file: give --out a folder")
         if recipe_file.exists():
@@ -55,11 +55,6 @@ class Run:
                 found = json.loads(recipe_file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise ValueError(f"cannot read {recipe_file} ({error}): give --out another folder, or mend that file") from None
-            if found != wanted:
-                raise ValueError(
-                    f"{self.folder} holds a run of another recipe ({_difference(found, wanted)}): "
-                    "give --out another folder, or the recipe it was begun with"
-                )
         elif self.folder.exists() and {f.name for f in self.folder.iterdir()} - {".lock", "recipe.json.part"}:
             raise ValueError(f"{self.folder} is not empty and holds no run: give --out a new folder")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +63,15 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"another process is running in {self.folder}: wait for it, or give --out another folder") from None
-        if not recipe_file.exists():
+        if found not in (None, wanted):
+            if any(file.is_file() for folder in self.folder.iterdir() if folder.is_dir() for file in folder.rglob("*")):
+                raise ValueError(
+                    f"{self.folder} holds a run of another recipe ({_difference(found, wanted)}): "
+                    "give --out another folder, or the recipe it was begun with"
+                )
+            (self.folder / "run.json").unlink(missing_ok=True)  # it was begun, perhaps with a wrong name, and made nothing
+            found = None
+        if found is None:
             write_json(recipe_file, wanted)
 
     def _read_facts(self) -> dict:

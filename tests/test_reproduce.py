@@ -11,7 +11,7 @@ import pytest
 from minisw import claims, reproduce
 from minisw.presets import PRESETS
 from minisw.recipe import Recipe
-from minisw.records import Judgment
+from minisw.records import Judgment, write_json
 from minisw.runs import Run
 
 
@@ -34,6 +34,7 @@ def test_presets_and_knobs_are_read():
         (["--judge.format-samples", "0"], "--judge.format-samples is 0: it must be above 0"),
         (["--model.slots", "-1"], "--model.slots is -1"),
         (["--classifier.lrs", "1e-3", "0"], "--classifier.lrs is"),
+        (["--judge.group", "1"], "--judge.group is 1: .* at least 2"),
         (["--model.device", "gpu"], "cannot read the command line"),
         (["--problems.source", "gsm8k"], "give --problems.prompts english"),
         (["--preset", "smoke", "--evaluate.source", "exact"], "give --evaluate.source processbench"),
@@ -74,11 +75,26 @@ def test_a_stage_before_its_turn_is_refused(tmp_path):
 
 def test_a_folder_of_another_recipe_is_refused_and_left_alone(tmp_path):
     Run(Recipe(), tmp_path / "r")._lock.close()
+    (tmp_path / "r" / "segment").mkdir()
+    (tmp_path / "r" / "segment" / "base-test.jsonl").write_text("")
     before = (tmp_path / "r" / "recipe.json").read_bytes()
     other = dataclasses.replace(Recipe(), judge=dataclasses.replace(Recipe().judge, steps=1))
     with pytest.raises(ValueError, match="judge.steps is .* there and 1 here"):
         Run(other, tmp_path / "r")
     assert (tmp_path / "r" / "recipe.json").read_bytes() == before
+
+
+def test_a_folder_in_which_nothing_was_made_takes_another_recipe(tmp_path):
+    wrong = dataclasses.replace(Recipe(), model=dataclasses.replace(Recipe().model, name="no/such"))
+    first = Run(wrong, tmp_path / "r")
+    with pytest.raises(ValueError, match="another process"):
+        Run(Recipe(), tmp_path / "r")
+    write_json(tmp_path / "r" / "run.json", first.facts)
+    first._lock.close()
+    again = Run(Recipe(), tmp_path / "r")
+    assert json.loads((tmp_path / "r" / "recipe.json").read_text())["model"]["name"] == "embedded"
+    assert again.facts["recipe"]["model"]["name"] == "embedded"
+    again._lock.close()
 
 
 def test_folders_that_hold_something_else_are_refused(tmp_path):
