@@ -88,8 +88,9 @@ def chunk_reset(
         judgments = judge.judge(steps, seed * 2003 + number)
         for path, (text, closed, tokens), cut, judgment in zip(active, texts, cut_off, judgments, strict=True):
             path.judge_tokens += judgment.tokens
-            # an unreadable verdict rejects nothing: the judge has to say Negative; a chunk that was cut off is no chunk
-            keep = (judgment.verdict is not False and not cut) or path.failed + 1 >= knobs.tries
+            # an unreadable verdict rejects nothing: the judge has to say Negative; what was cut off or is blank is no chunk
+            whole = not cut and bool(text.strip() or not closed)
+            keep = (judgment.verdict is not False and whole) or path.failed + 1 >= knobs.tries
             path.tries.append(
                 {
                     "position": len(path.chunks),
@@ -106,7 +107,8 @@ def chunk_reset(
                 continue
             path.failed = 0
             path.chunks.append(text)
-            path.done = not closed or final_answer(text) is not None or len(path.chunks) >= knobs.max_chunks
+            ended = not closed and not cut
+            path.done = ended or final_answer(text) is not None or len(path.chunks) >= knobs.max_chunks
             if path.done and progress:
                 progress(1)
     return [p.answer(method) for p in paths], [p.tries for p in paths]

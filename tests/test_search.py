@@ -93,6 +93,16 @@ def test_an_unreadable_verdict_rejects_nothing(lm, world):
 def test_a_chunk_that_was_cut_off_is_tried_again_whatever_the_judge_says(lm, world):
     answer, tries, _ = reset(lm, world, ["<chunk>1+1=2, so (cut)", "<chunk>1+1=2. </chunk>", LAST], AlwaysPositive())
     assert answer.correct and [t["kept"] for t in tries] == [False, True, True]
+    # cut off at every try, the last one is kept, and the solution goes on behind it
+    answer, tries, _ = reset(lm, world, ["<chunk>1+1=2, so (cut)"] * 2 + [LAST], AlwaysPositive(), tries=2)
+    assert answer.correct and [t["kept"] for t in tries] == [False, True, True]
+
+
+def test_a_blank_chunk_is_tried_again_and_nothing_after_the_last_ends_the_solution(lm, world):
+    answer, tries, _ = reset(lm, world, ["<chunk>\n</chunk>", "<chunk>1+1=2. </chunk>", LAST], AlwaysPositive())
+    assert answer.correct and [t["kept"] for t in tries] == [False, True, True]
+    answer, tries, _ = reset(lm, world, ["<chunk>1+1=2. </chunk>", ""], AlwaysPositive())
+    assert [t["kept"] for t in tries] == [True, True] and not answer.correct
 
 
 def test_a_solution_that_never_ends_is_cut_off(lm, world):
