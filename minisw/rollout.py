@@ -1,12 +1,13 @@
 """Batched sampling from a model: the only place that generates.
 
-Three ideas, each in one place:
+Four ideas, each in one place:
 
-- **Prefill once, branch many** (`_Prefilled`): one forward over a token sequence fills keys and values for all its
-  positions. A branch that starts at any prefix of it copies them; all boundaries of a solution and all samples of a
-  group share that one forward.
-- **A preallocated cache** (`_SlotLayer`): every running row owns a slot of a fixed buffer and writes its next key and
-  value at its own length, so nothing grows by concatenation and rows of different lengths need no padding.
+- **Prefill once, branch many** (`Sampler._branches`): one forward over a token sequence fills keys and values for all its
+  positions, and a branch may start at any prefix of it; all boundaries of a solution and all samples of a group share
+  that one forward.
+- **A common prefix is kept and read once** (`attention.py`): rows that start at the same prefix do not copy it.
+- **A cache that does not grow by concatenation** (`_SlotLayer`): every running row owns a slot of one buffer and writes its
+  next key and value at its own length, so rows of different lengths need no padding; the buffer grows by blocks of positions.
 - **Finished rows leave**: a slot whose row has ended takes the next branch from the queue (longest prefix first); when the
   queue is empty the running rows move together and the batch shrinks.
 """
@@ -17,10 +18,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
+from minisw.attention import SharedPrefixes, prefix_sharing
 from minisw.model import LanguageModel
 
+BLOCK = 16  # positions by which the cache grows
 COMPACT = 0.75  # rows move together when at most this share of them still runs: moving costs as much as some tokens
 
 
@@ -54,7 +58,10 @@ class Sampling:
 
 
 class _SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer for `slots` rows: [slots, heads, room, head size], written at each row's own length."""
+    """Keys and values of one layer: [slots, heads, view, head size]; a row's next ones are written at its own length.
+
+    Its rows are used whole (what a mask hides included): batched products copy what is cut out of a larger buffer.
+    """
 
     def __init__(self, state: _Slots):
         super().__init__()
@@ -62,16 +69,24 @@ class _SlotLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         _, heads, _, size = key_states.shape
-        shape = (self.state.slots, heads, self.state.room, size)
+        shape = (self.state.slots, heads, self.state.view, size)
         self.keys, self.values = key_states.new_zeros(shape), value_states.new_zeros(shape)
         self.is_initialized = True
 
+    def reserve(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Make room for `view` positions."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if (more := self.state.view - self.keys.shape[2]) > 0:
+            self.keys, self.values = F.pad(self.keys, (0, 0, 0, more)), F.pad(self.values, (0, 0, 0, more))
+
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        self.reserve(key_states, value_states)
         n, lengths = key_states.shape[0], self.state.lengths
         rows = self.state.rows[:n]
         self.keys[rows, :, lengths[:n]] = key_states[:, :, 0]
         self.values[rows, :, lengths[:n]] = value_states[:, :, 0]
-        return self.keys[:n, :, : self.state.view], self.values[:n, :, : self.state.view]
+        return self.keys[:n], self.values[:n]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.state.view, 0
@@ -80,35 +95,38 @@ class _SlotLayer(CacheLayerMixin):
         return self.state.view - 1
 
     def get_max_length(self) -> int:
-        return self.state.room
+        return self.state.view
 
 
 class _Slots:
-    """The preallocated cache and the length of the row in each slot."""
+    """The cache, `view` positions wide, and the length of the row in each slot. It grows by `BLOCK` positions at a time."""
 
-    def __init__(self, slots: int, room: int, layers: int, device: torch.device):
-        self.slots, self.room, self.view = slots, room, 1
+    def __init__(self, slots: int, layers: int, device: torch.device):
+        self.slots, self.view = slots, 0
         self.rows = torch.arange(slots, device=device)
         self.lengths = torch.zeros(slots, dtype=torch.long, device=device)
         self.cache = Cache(layers=[_SlotLayer(self) for _ in range(layers)])
 
+    def reserve(self, positions: int) -> None:
+        self.view = max(self.view, -(-positions // BLOCK) * BLOCK)
+
     def fill(self, slot: int, prefilled: DynamicCache, row: int, length: int) -> None:
         """Copy `length` positions of a prefilled row into a slot."""
+        self.reserve(length)
         for mine, theirs in zip(self.cache.layers, prefilled.layers, strict=True):
-            if not mine.is_initialized:
-                mine.lazy_initialization(theirs.keys, theirs.values)
+            mine.reserve(theirs.keys, theirs.values)
             mine.keys[slot, :, :length] = theirs.keys[row, :, :length]
             mine.values[slot, :, :length] = theirs.values[row, :, :length]
         self.lengths[slot] = length
 
     def compact(self, keep: torch.Tensor) -> None:
-        """Move the rows in `keep` (slot indices, ascending) to the front."""
-        n = len(keep)
-        longest = int(self.lengths[keep].max()) + 1
+        """Move the rows in `keep` (slot indices, ascending) to the front; the cache shrinks to them."""
+        self.slots = len(keep)
+        self.lengths, self.rows = self.lengths[keep], self.rows[: len(keep)]
+        self.view = 0
+        self.reserve(int(self.lengths.max()) + 1)
         for layer in self.cache.layers:
-            layer.keys[:n, :, :longest] = layer.keys[keep, :, :longest]
-            layer.values[:n, :, :longest] = layer.values[keep, :, :longest]
-        self.lengths[:n] = self.lengths[keep].clone()
+            layer.keys, layer.values = layer.keys[keep, :, : self.view], layer.values[keep, :, : self.view]
 
 
 @dataclass
@@ -121,10 +139,13 @@ class _Row:
 
 
 class Sampler:
-    """Samples from a `LanguageModel` with its active adapter, `slots` rows at a time."""
+    """Samples from a `LanguageModel` with its active adapter, `slots` rows at a time.
 
-    def __init__(self, lm: LanguageModel, slots: int = 128, prefill_tokens: int = 8192):
-        self.lm, self.slots, self.prefill_tokens = lm, slots, prefill_tokens
+    `share` False lets every row copy its prefix: the same tokens but for rounding, to measure what sharing pays.
+    """
+
+    def __init__(self, lm: LanguageModel, slots: int = 128, prefill_tokens: int = 8192, share: bool = True):
+        self.lm, self.slots, self.prefill_tokens, self.share = lm, slots, prefill_tokens, share
         self.tokens = 0  # sampled so far, for the books
         self._tokens_with: dict[str, frozenset[int]] = {}  # by a character
 
@@ -145,18 +166,18 @@ class Sampler:
         generator = torch.Generator(self.lm.device).manual_seed(seed)
         # longest first: long rows run beside each other, and the short ones fill the gaps at the end
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].ids))
-        room = max(len(request.ids) for request in requests) + sampling.max_new_tokens
-        total = sum(len(r) for r in results)
-        slots = _Slots(min(self.slots, total), room, config.num_hidden_layers, self.lm.device)
-        with self.lm.merged():
+        size = min(self.slots, sum(len(r) for r in results)), config.num_hidden_layers, self.lm.device
+        shared = SharedPrefixes(*size) if self.share and any(request.count > 1 for request in requests) else None
+        slots = _Slots(*size)
+        with self.lm.merged(), prefix_sharing(self.lm.causal_lm):
             queue = self._branches(requests, results, order)
-            self._run(slots, queue, sampling, generator, progress)
+            self._run(slots, shared, queue, sampling, generator, progress)
         slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector
         self.tokens += sum(len(c.ids) for row in results for c in row)
         return results
 
     def _branches(self, requests, results, order):
-        """Yield (prefilled cache, its row, prefix length, first token to read, completion), prefilling batch by batch."""
+        """Yield (prefilled cache, its row, prefix length, first token to read, completions), prefilling batch by batch."""
         at = 0
         while at < len(order):
             width, end = len(requests[order[at]].ids), at
@@ -170,39 +191,55 @@ class Sampler:
             # rows are left-aligned and attention is causal: what stands behind a prefix cannot change it
             self.lm.causal_lm(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, logits_to_keep=1)
             for row, i in enumerate(batch):
-                for completion, start in zip(results[i], requests[i].branches(), strict=True):
-                    yield cache, row, start - 1, requests[i].ids[start - 1], completion
+                request, rest = requests[i], iter(results[i])
+                for start in request.starts or (len(request.ids),):
+                    yield cache, row, start - 1, request.ids[start - 1], [next(rest) for _ in range(request.count)]
             at = end
 
-    def _run(self, slots: _Slots, queue, sampling: Sampling, generator: torch.Generator, progress) -> None:
+    def _run(
+        self, slots: _Slots, shared: SharedPrefixes | None, queue, sampling: Sampling, generator: torch.Generator, progress
+    ) -> None:
         lm = self.lm
         ends = torch.tensor(self.lm.end_ids, device=lm.device)
         closing = self._closing(sampling.stop) if sampling.stop else frozenset()
         rows: list[_Row] = []
-        positions = torch.arange(slots.room, device=lm.device)
+        begun: list = []  # what the queue gave last: (prefilled cache, its row, prefix length, first token, completions to do)
 
         def refill(slot: int) -> bool:
-            branch = next(queue, None)
-            if branch is None:
-                return False
-            cache, row, length, token, completion = branch
-            slots.fill(slot, cache, row, length)
-            rows[slot : slot + 1] = [_Row(completion, token)]
+            while not (begun and begun[-1]):
+                branch = next(queue, None)
+                if branch is None:
+                    return False
+                begun[:] = branch
+                if shared:
+                    shared.add(*begun[:3])
+            cache, row, length, token, completions = begun
+            if shared:
+                shared.join(slot)
+                slots.lengths[slot] = 0
+            else:
+                slots.fill(slot, cache, row, length)
+            rows[slot : slot + 1] = [_Row(completions.pop(0), token)]
             return True
 
         while len(rows) < slots.slots and refill(len(rows)):
             pass
         while rows:
             n = len(rows)
-            slots.view = int(slots.lengths[:n].max()) + 1
+            slots.reserve(int(slots.lengths[:n].max()) + 1)
             tokens = torch.tensor([row.token for row in rows], device=lm.device)
-            mask = (positions[: slots.view] <= slots.lengths[:n, None])[:, None, None]  # [n, 1, 1, view]
+            mask = (torch.arange(slots.view, device=lm.device) <= slots.lengths[:n, None])[:, None, None]  # [n, 1, 1, view]
+            position, extra = slots.lengths[:n], {}
+            if shared:
+                shared.refresh()
+                position, extra = position + shared.offsets[:n], {"shared": shared}
             logits = lm.causal_lm(
                 input_ids=tokens[:, None],
                 attention_mask=mask,
-                position_ids=slots.lengths[:n, None],
+                position_ids=position[:, None],
                 past_key_values=slots.cache,
                 use_cache=True,
+                **extra,
             ).logits[:, -1]  # [n, vocabulary]
             slots.lengths[:n] += 1
             chosen = sample(logits, sampling.temperature, generator)
@@ -221,6 +258,8 @@ class Sampler:
                     if progress:
                         progress(1)
             for slot in free:
+                if shared:
+                    shared.leave(slot)
                 if not refill(slot):
                     rows[slot].over = True
                     slots.lengths[slot] = 0  # what it still writes stays within its slot
@@ -229,6 +268,8 @@ class Sampler:
                 rows = [rows[slot] for slot in running]
                 if running:
                     slots.compact(torch.tensor(running, device=lm.device))
+                    if shared:
+                        shared.move(running)
 
     def _closing(self, stop: str) -> frozenset[int]:
         """The tokens that can complete the stop text; only behind them the text is looked at."""

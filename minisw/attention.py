@@ -1,0 +1,151 @@
+"""Decoding attention for rows that began with the same prefix: its keys and values are kept once and read once.
+
+A group of samples, or the M branches from a boundary, are rows whose first hundreds of positions are the same, and decoding is
+bound by reading the cache, which would be mostly copies of one prompt. So a prefix is kept once (`SharedPrefixes`): the
+queries of all rows that stand on it go through it in one matrix product, and through each row's own few tokens in
+another. Both kinds of scores stand under one softmax, so the result is usual attention but for rounding. The idea is
+known as bifurcated attention (Athiwaratkun et al. 2024) or cascade attention.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from transformers.cache_utils import DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
+
+NAME = "minisw_shared_prefix"  # under which transformers finds `shared_attention`
+CUT = 0.75  # prefixes are cut to the longest one that is still read where that is at most this share of their room
+
+
+class SharedPrefixes:
+    """Keys and values of prefixes, [groups, heads, view, head size] a layer, and the slots whose rows stand on each."""
+
+    def __init__(self, slots: int, layers: int, device: torch.device):
+        self.device = device
+        self.keys: list[torch.Tensor] = [torch.empty(0)] * layers
+        self.values: list[torch.Tensor] = [torch.empty(0)] * layers
+        self.groups = self.view = self.used = 0  # groups there is room for, positions, groups up to the last one in use
+        self.lengths: list[int] = []  # of each prefix
+        self.slots_of: list[list[int]] = []
+        self.group_of = [-1] * slots
+        self.offsets = torch.zeros(slots, dtype=torch.long, device=device)  # prefix length of the row in each slot
+        self.open = -1  # the prefix that new rows join
+        self._stale = True
+
+    def add(self, prefilled: DynamicCache, row: int, length: int) -> None:
+        """Keep the first `length` positions of a prefilled row, for the rows that join from now on."""
+        free = [group for group, slots in enumerate(self.slots_of) if not slots]
+        if not free:
+            self.slots_of.append([])
+            self.lengths.append(0)
+        self.open = group = free[0] if free else len(self.slots_of) - 1
+        self._reserve(prefilled, group + 1, length)
+        for keys, values, layer in zip(self.keys, self.values, prefilled.layers, strict=True):
+            keys[group, :, :length] = layer.keys[row, :, :length]
+            values[group, :, :length] = layer.values[row, :, :length]
+        self.lengths[group] = length
+
+    def _reserve(self, prefilled: DynamicCache, groups: int, view: int) -> None:
+        if groups <= self.groups and view <= self.view:
+            return
+        if not self.groups:  # the first
+            like = [(layer.keys[:0, :, :0], layer.values[:0, :, :0]) for layer in prefilled.layers]
+            self.keys, self.values = [k for k, _ in like], [v for _, v in like]
+        if groups > self.groups:
+            groups = max(groups, self.groups * 3 // 2)
+        more = (0, 0, 0, max(0, view - self.view), 0, 0, 0, max(0, groups - self.groups))
+        self.keys, self.values = [F.pad(k, more) for k in self.keys], [F.pad(v, more) for v in self.values]
+        self.groups, self.view = max(groups, self.groups), max(view, self.view)
+
+    def join(self, slot: int) -> None:
+        self.slots_of[self.open].append(slot)
+        self.group_of[slot], self.offsets[slot], self._stale = self.open, self.lengths[self.open], True
+
+    def leave(self, slot: int) -> None:
+        self.slots_of[self.group_of[slot]].remove(slot)
+        self.group_of[slot], self._stale = -1, True
+
+    def move(self, kept: list[int]) -> None:
+        """The rows in slots `kept` now stand in slots 0, 1, …; prefixes that nobody reads any more go."""
+        alive = sorted({self.group_of[slot] for slot in kept})
+        if len(alive) < self.used:
+            self.keys, self.values = [k[alive] for k in self.keys], [v[alive] for v in self.values]
+            self.groups = len(alive)
+        new = {group: number for number, group in enumerate(alive)}
+        self.lengths, self.offsets = [self.lengths[group] for group in alive], self.offsets[kept]
+        self.group_of = [new[self.group_of[slot]] for slot in kept]
+        self.slots_of = [[slot for slot, of in enumerate(self.group_of) if of == group] for group in range(len(alive))]
+        self._stale = True
+
+    def refresh(self) -> None:
+        """The index tensors of the next step, where rows came or went."""
+        if not self._stale:
+            return
+        self.used, self.width = max(self.group_of) + 1, max(map(len, self.slots_of))
+        longest = max(length for length, slots in zip(self.lengths, self.slots_of, strict=True) if slots)
+        if longest < CUT * self.view:  # the queue gives long ones first
+            self.keys, self.values = ([t[:, :, :longest].contiguous() for t in of] for of in (self.keys, self.values))
+            self.view = longest
+        slots_of = self.slots_of[: self.used]
+        rows = [slots + [0] * (self.width - len(slots)) for slots in slots_of]
+        self.index = torch.tensor(rows, device=self.device)  # [used, width]: the slots of each group
+        place = [0] * len(self.group_of)  # the same the other way round; a slot without a row has any
+        for group, slots in enumerate(slots_of):
+            for at, slot in enumerate(slots):
+                place[slot] = group * self.width + at
+        self.place = torch.tensor(place, device=self.device)
+        lengths = torch.tensor(self.lengths[: self.used], device=self.device)
+        self.hidden = (torch.arange(self.view, device=self.device) >= lengths[:, None])[:, None, None]  # [used, 1, 1, view]
+        self._stale = False
+
+    def together(self, rows: torch.Tensor) -> torch.Tensor:
+        """[rows, heads, queries, size] → [used, heads, width × queries, size]: the rows of a group side by side."""
+        _, heads, queries, size = rows.shape
+        return rows[self.index].transpose(1, 2).reshape(self.used, heads, self.width * queries, size)
+
+    def apart(self, groups: torch.Tensor, rows: int) -> torch.Tensor:
+        """The inverse of `together`, for the first `rows` slots."""
+        _, heads, queries, size = groups.shape
+        split = groups.view(self.used, heads, self.width, queries // self.width, size).transpose(1, 2)
+        return split.reshape(self.used * self.width, heads, queries // self.width, size)[self.place[:rows]]
+
+
+def shared_attention(module, query, key, value, attention_mask, *args, shared: SharedPrefixes | None = None, **kwargs):
+    """One decoding step with `shared` prefixes; usual attention without (prefills, and rows that share nothing).
+
+    query [rows, heads, 1, size]; key, value [rows, key-value heads, own, size]; attention_mask bool [rows, 1, 1, own].
+    """
+    if shared is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, *args, **kwargs)
+    (rows, heads, _, size), kv_heads = query.shape, key.shape[1]
+    scale = kwargs.get("scaling") or size**-0.5
+    query = (query * scale).view(rows, kv_heads, heads // kv_heads, size)  # the heads of a key-value head as queries side by side
+    prefix_keys, prefix_values = shared.keys[module.layer_idx][: shared.used], shared.values[module.layer_idx][: shared.used]
+    first = (shared.together(query) @ prefix_keys.transpose(-1, -2)).masked_fill_(shared.hidden, float("-inf"))
+    own = (query @ key.transpose(-1, -2)).masked_fill_(~attention_mask, float("-inf"))
+    scores = torch.cat([shared.apart(first, rows), own], dim=-1)  # [rows, key-value heads, queries, view + own tokens]
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    first, own = weights.split([shared.view, own.shape[-1]], dim=-1)
+    out = shared.apart(shared.together(first) @ prefix_values, rows) + own @ value
+    return out.reshape(rows, 1, heads, size), None
+
+
+AttentionInterface.register(NAME, shared_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@contextlib.contextmanager
+def prefix_sharing(model: torch.nn.Module) -> Iterator[None]:
+    """Let the model's attention take `shared=`."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
