@@ -1,0 +1,58 @@
+"""Log-probabilities and their gradient over a real vocabulary: ours in blocks, and a log-softmax over all logits at once."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from minisw.logprobs import Batch, Example, collate, token_logprobs
+from minisw.model import LanguageModel
+
+VOCABULARY, ROWS, LENGTH, REPEATS = 151_936, 8, 512, 3
+
+
+class _NoTokenizer:
+    eos_token_id = None
+
+
+def model() -> torch.nn.Module:
+    """One layer of Qwen2.5-0.5B's width under its vocabulary, random weights: what is measured is the head."""
+    config = AutoConfig.for_model(
+        "qwen2", vocab_size=VOCABULARY, hidden_size=896, num_hidden_layers=1, num_attention_heads=14, num_key_value_heads=2,
+        intermediate_size=4864, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    made.requires_grad_(False)
+    made.model.layers[0].mlp.down_proj.weight.requires_grad_(True)  # something below the head that learns
+    return made
+
+
+def measured(logprobs: Callable[[LanguageModel, Batch], torch.Tensor], resident_gb: Callable[[], float]) -> dict:
+    """Seconds of a forward and backward, GiB above what the model and the batch take, and the mean log-probability."""
+    lm = LanguageModel(model(), _NoTokenizer())
+    batch = collate(
+        [Example([1, 2 + row], list(range(3, LENGTH + 1))) for row in range(ROWS)], 0, torch.device("cpu"), share=False
+    )
+    before, seconds = resident_gb(), []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        logp = logprobs(lm, batch)
+        (-logp.mean()).backward()
+        lm.model.zero_grad()
+        seconds.append(time.perf_counter() - begin)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"seconds": seconds[1:], "tokens": len(logp), "added_gb": peak - before, "mean_logprob": logp.mean().item()}
+
+
+def ours(lm: LanguageModel, batch: Batch) -> torch.Tensor:
+    return token_logprobs(lm, batch)[0]
+
+
+def peer(lm: LanguageModel, batch: Batch) -> torch.Tensor:
+    logits = lm.model(input_ids=batch.ids).logits[:, :-1].float()
+    return logits.log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0][batch.target[:, 1:]]

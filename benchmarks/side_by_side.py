@@ -1,0 +1,119 @@
+"""Side by side with the tools people would use instead.
+
+    python -m benchmarks.side_by_side                    the embedded base
+    python -m benchmarks.side_by_side --setting 0.5b --model FOLDER --gguf-file FILE
+
+Every measurement is a process of its own; ours and the peer's alternate, and what is compared are medians over the rounds,
+because a machine's speed wanders. Writes data/results/benchmarks/SETTING.json and prints the table. Needs the extra
+`bench` (TRL): pip install -c constraints.txt -e '.[bench]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from minisw.runs import hardware, versions
+
+# work: (peer, what is compared, bar for ours / peer)
+TABLE = {
+    "grpo": ("TRL GRPOTrainer, transformers' generation", "seconds a step", 0.5),
+    "annotate": ("model.generate on every (prefix, branch), length-sorted", "seconds", 0.25),
+    "judge": ("model.generate, length-sorted", "seconds", 0.5),
+    "logprobs": ("log-softmax over all logits at once, vocabulary 151,936, 8 × 512", "seconds", 1.5),
+}
+BARS_REAL = {"annotate": 0.5}  # with a real model
+MEMORY_BARS = {"grpo": 0.6, "logprobs": 0.25}
+
+
+def measure(work: str, side: str, setting: str, model: list[str]) -> dict:
+    """One process. Raises RuntimeError with its last lines where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.works", work, side, setting, *model], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{work} {side}: {' '.join(done.stderr.strip().splitlines()[-3:])}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def compare(work: str, setting: str, model: list[str], rounds: int, measure: Callable[..., dict] = measure) -> dict:
+    """Alternating runs of both sides, their medians and ratios."""
+    found: dict[str, list[dict]] = {"ours": [], "peer": []}
+    for number in range(rounds):
+        for side in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
+            found[side].append(measure(work, side, setting, model))
+            last = found[side][-1]
+            print(
+                f"  {work} {side} {number + 1}: {statistics.median(last['seconds']):.2f} s, {last['peak_gb']:.2f} GB",
+                file=sys.stderr,
+                flush=True,
+            )
+    seconds = {side: statistics.median(t for run in runs for t in run["seconds"]) for side, runs in found.items()}
+    # what the work adds where a process's own size would hide it
+    peak = {side: statistics.median(run.get("added_gb", run["peak_gb"]) for run in runs) for side, runs in found.items()}
+    tokens = {side: runs[0]["tokens"] for side, runs in found.items()}
+    return {
+        "work": work,
+        "peer": TABLE[work][0],
+        "seconds": seconds,
+        "tokens": tokens,
+        "tokens_per_second": {side: tokens[side] / seconds[side] for side in seconds},
+        "peak_gb": peak,
+        "time_ratio": (seconds["ours"] / tokens["ours"]) / (seconds["peer"] / tokens["peer"]),
+        "memory_ratio": peak["ours"] / peak["peer"],
+        "runs": found,
+    }
+
+
+def table(rows: list[dict]) -> str:
+    head = ("work", "peer", "ours, s", "peer, s", "time, ours / peer", "bar", "memory, ours / peer", "bar", "tokens/s, ours")
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        lines.append(
+            (
+                row["work"],
+                row["peer"],
+                f"{row['seconds']['ours']:.2f}",
+                f"{row['seconds']['peer']:.2f}",
+                f"**{row['time_ratio']:.2f}**",
+                f"≤ {row['bar']}",
+                f"{row['memory_ratio']:.2f}",
+                f"≤ {row['memory_bar']}" if row["memory_bar"] else "",
+                f"{row['tokens_per_second']['ours']:.0f}",
+            )
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--setting", default="embedded", choices=("embedded", "0.5b"))
+    parser.add_argument("--only", nargs="+", default=list(TABLE), choices=list(TABLE))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="", help="folder or hub name of the real model")
+    parser.add_argument("--gguf-file", default="")
+    parser.add_argument("--out", type=Path, default=Path("data/results/benchmarks"))
+    chosen = parser.parse_args()
+    model = [part for part in (chosen.model, chosen.gguf_file) if part]
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict] = []
+    path = chosen.out / f"{chosen.setting}.json"
+    if path.exists():  # the other works' results stay
+        rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["work"] not in chosen.only]
+    for work in chosen.only:
+        row = compare(work, chosen.setting, model, chosen.rounds)
+        row["bar"], row["memory_bar"] = (BARS_REAL if model else {}).get(work, TABLE[work][2]), MEMORY_BARS.get(work)
+        rows.append(row)
+        rows.sort(key=lambda row: list(TABLE).index(row["work"]))
+        result = {"setting": chosen.setting, "hardware": hardware(), "versions": versions(), "rows": rows}
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The benchmarks at the smallest size: both sides do the same work."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from benchmarks import floor, side_by_side, works
+from minisw.recipe import ModelKnobs
+
+SMALL = works.Setting(
+    ModelKnobs(slots=16), prompts=2, group=4, completion=3, solutions=1, branches=2, judged=4, batch=8, warm=0, repeats=1
+)
+
+
+@pytest.mark.parametrize("work", ["annotate", "judge"])
+def test_both_sides_write_as_many_tokens(work):
+    ours, peer = works.WORKS[work, "ours"](SMALL), works.WORKS[work, "peer"](SMALL)
+    assert ours["tokens"] == peer["tokens"] == {"annotate": 1 * 5 * 2 * 3, "judge": 4 * 3}[work]
+    assert len(ours["seconds"]) == len(peer["seconds"]) == 1
+
+
+def test_a_grpo_step_of_ours_leaves_no_group_out(monkeypatch):
+    from minisw import grpo
+
+    seen = []
+    update = grpo.update
+    monkeypatch.setattr(grpo, "update", lambda lm, episodes, *rest: (seen.append(episodes), update(lm, episodes, *rest))[1])
+    result = works.grpo_ours(SMALL)
+    assert len(result["seconds"]) == 1 and result["tokens"] == 2 * 4 * 3
+    assert all(len(e.example.completion) == 3 for episodes in seen for e in episodes)
+    assert all(len({e.reward for e in episodes[at : at + 4]}) > 1 for episodes in seen for at in (0, 4))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="the extra `bench` is not installed")
+def test_a_grpo_step_of_trl():
+    result = works.grpo_trl(SMALL)
+    assert len(result["seconds"]) == 1 and result["tokens"] == 2 * 4 * 3
+
+
+def test_the_limit_counts_a_shared_prefix_once():
+    alone, grouped = floor.decode(SMALL, 1), floor.decode(SMALL, 8)
+    assert alone["rows"] == grouped["rows"] == 16
+    assert grouped["bytes"] < alone["bytes"] and grouped["operations"] == pytest.approx(alone["operations"], rel=0.1)
+    assert floor.proportional([(2, 1.0), (8, 3.0)]) == [(2, 1.0), (8, 4.0)]
+
+
+def test_the_table_compares_time_a_token():
+    runs = {side: [{"seconds": [t], "tokens": n, "peak_gb": m}] for side, t, n, m in (("ours", 1.0, 10, 1), ("peer", 4.0, 20, 2))}
+    answers = {side: iter(found) for side, found in runs.items()}
+    row = side_by_side.compare("judge", "embedded", [], 1, measure=lambda work, side, *rest: next(answers[side]))
+    assert row["time_ratio"] == pytest.approx(0.5) and row["memory_ratio"] == 0.5
+    assert "**0.50**" in side_by_side.table([row | {"bar": 0.5, "memory_bar": None}])
