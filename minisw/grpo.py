@@ -172,7 +172,7 @@ def update(
             norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0).item())
             optimizer.step()
             optimizer.zero_grad()
-    means = {key: value / max(1, learnt) for key, value in sums.items() if key != "loss"}
+    means = {key: value / learnt for key, value in sums.items() if key != "loss" and learnt}  # of no token there is no mean
     return {"loss": sums["loss"] / len(parts), "grad_norm": sum(norms) / max(1, len(norms)), **means}
 
 

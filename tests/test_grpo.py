@@ -210,6 +210,7 @@ def test_equal_rewards_teach_nothing(value: float, new_lm, prompts: list[list[in
     metrics = train(lm, prompts, lambda index, text: value, group=8, steps=2)
     assert [m["frac_reward_zero_std"] for m in metrics] == [1.0, 1.0]
     assert [m["grad_norm"] for m in metrics] == [0.0, 0.0]
+    assert all("entropy" not in m for m in metrics)  # of no trained token there is no mean
     assert equal(adapter(lm), before)
 
 
