@@ -2,6 +2,7 @@
 
     python -m benchmarks.side_by_side                    the embedded base
     python -m benchmarks.side_by_side --setting 0.5b --model FOLDER --gguf-file FILE
+    python -m benchmarks.side_by_side --show             the table of what was measured before
 
 Every measurement is a process of its own; ours and the peer's alternate, and what is compared are medians over the rounds,
 because a machine's speed wanders. Writes data/results/benchmarks/SETTING.json and prints the table. Needs the extra
@@ -11,6 +12,7 @@ because a machine's speed wanders. Writes data/results/benchmarks/SETTING.json a
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--model", default="", help="folder or hub name of the real model")
     parser.add_argument("--gguf-file", default="")
     parser.add_argument("--out", type=Path, default=Path("data/results/benchmarks"))
+    parser.add_argument("--show", action="store_true", help="measure nothing: print the table of the results that are there")
     chosen = parser.parse_args()
     model = [part for part in (chosen.model, chosen.gguf_file) if part]
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -105,8 +108,18 @@ def main() -> None:
     path = chosen.out / f"{chosen.setting}.json"
     if path.exists():  # the other works' results stay
         rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["work"] not in chosen.only]
+    if chosen.show:
+        if not path.exists():
+            raise SystemExit(f"{path} is not there: measure first")
+        print(table(json.loads(path.read_text(encoding="utf-8"))["rows"]))
+        return
+    if "grpo" in chosen.only and importlib.util.find_spec("trl") is None:
+        raise SystemExit("benchmarks: TRL is not installed: pip install -c constraints.txt -e '.[bench]'")
     for work in chosen.only:
-        row = compare(work, chosen.setting, model, chosen.rounds)
+        try:
+            row = compare(work, chosen.setting, model, chosen.rounds)
+        except RuntimeError as error:
+            raise SystemExit(f"benchmarks: {error}") from None
         row["bar"], row["memory_bar"] = (BARS_REAL if model else {}).get(work, TABLE[work][2]), MEMORY_BARS.get(work)
         rows.append(row)
         rows.sort(key=lambda row: list(TABLE).index(row["work"]))
