@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-NAME = "minisw_shared_prefix"  # under which transformers finds `shared_attention`
+NAME = "minisw_decoding"  # under which transformers finds `decoding_attention`
 CUT = 0.75  # prefixes are cut to the longest one that is still read where that is at most this share of their room
 
 
@@ -116,33 +116,41 @@ class SharedPrefixes:
         return split.reshape(self.used * self.width, heads, queries // self.width, size)[self.place[:rows]]
 
 
-def shared_attention(module, query, key, value, attention_mask, *args, shared: SharedPrefixes | None = None, **kwargs):
-    """One decoding step with `shared` prefixes; usual attention without (prefills, and rows that share nothing).
+def decoding_attention(module, query, key, value, attention_mask, *args, shared: SharedPrefixes | None = None, **kwargs):
+    """Attention of one decoding step, over each row's own cache and, with `shared`, the prefix that it stands on.
 
     query [rows, heads, 1, size]; key, value [rows, key-value heads, own, size]; attention_mask bool [rows, 1, 1, own].
+    Where there are more queries, in a prefill, it is transformers' own. Two plain products beat the fused kernel of a
+    CPU by a third here: its blocks are made for many queries, not for the two or seven that share a key-value head.
     """
-    if shared is None:
+    if query.shape[2] > 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, *args, **kwargs)
     (rows, heads, _, size), kv_heads = query.shape, key.shape[1]
     scale = kwargs.get("scaling") or size**-0.5
     query = (query * scale).view(rows, kv_heads, heads // kv_heads, size)  # the heads of a key-value head as queries side by side
-    prefix_keys, prefix_values = shared.keys[module.layer_idx][: shared.used], shared.values[module.layer_idx][: shared.used]
-    first = (shared.together(query) @ prefix_keys.transpose(-1, -2)).masked_fill_(shared.hidden, float("-inf"))
-    own = (query @ key.transpose(-1, -2)).masked_fill_(~attention_mask, float("-inf"))
-    scores = torch.cat([shared.apart(first, rows), own], dim=-1)  # [rows, key-value heads, queries, view + own tokens]
+    scores = query @ key.transpose(-1, -2)  # [rows, key-value heads, queries, own]
+    if attention_mask is not None:
+        scores = scores.masked_fill_(~attention_mask, float("-inf"))
+    if shared is not None:
+        keys, values = shared.keys[module.layer_idx][: shared.used], shared.values[module.layer_idx][: shared.used]
+        first = (shared.together(query) @ keys.transpose(-1, -2)).masked_fill_(shared.hidden, float("-inf"))
+        scores = torch.cat([shared.apart(first, rows), scores], dim=-1)  # [rows, key-value heads, queries, view + own]
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    first, own = weights.split([shared.view, own.shape[-1]], dim=-1)
-    out = shared.apart(shared.together(first) @ prefix_values, rows) + own @ value
+    if shared is None:
+        out = weights @ value
+    else:
+        first, own = weights.split([shared.view, key.shape[2]], dim=-1)
+        out = own @ value + shared.apart(shared.together(first) @ values, rows)
     return out.reshape(rows, 1, heads, size), None
 
 
-AttentionInterface.register(NAME, shared_attention)
+AttentionInterface.register(NAME, decoding_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 @contextlib.contextmanager
-def prefix_sharing(model: torch.nn.Module) -> Iterator[None]:
-    """Let the model's attention take `shared=`."""
+def decoding(model: torch.nn.Module) -> Iterator[None]:
+    """Let the model attend by `decoding_attention`, which takes `shared=`."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:

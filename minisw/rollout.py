@@ -18,10 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
-from minisw.attention import SharedPrefixes, prefix_sharing
+from minisw.attention import SharedPrefixes, decoding
 from minisw.model import LanguageModel
 
 BLOCK = 16  # positions by which the cache grows
@@ -60,7 +59,7 @@ class Sampling:
 class _SlotLayer(CacheLayerMixin):
     """Keys and values of one layer: [slots, heads, view, head size]; a row's next ones are written at its own length.
 
-    Its rows are used whole (what a mask hides included): batched products copy what is cut out of a larger buffer.
+    They are used whole, what a mask hides included: batched products copy an operand that is cut out of a larger one.
     """
 
     def __init__(self, state: _Slots):
@@ -69,16 +68,23 @@ class _SlotLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         _, heads, _, size = key_states.shape
-        shape = (self.state.slots, heads, self.state.view, size)
-        self.keys, self.values = key_states.new_zeros(shape), value_states.new_zeros(shape)
+        state, empty = self.state, key_states.new_zeros(0)
+        room = state.slots * heads * state.room * size
+        self.memory = [key_states.new_zeros(room), value_states.new_zeros(room)]
+        self.keys, self.values = (empty.view(state.slots, heads, 0, size) for _ in self.memory)
         self.is_initialized = True
 
     def reserve(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Make room for `view` positions."""
+        """Be `view` positions wide."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if (more := self.state.view - self.keys.shape[2]) > 0:
-            self.keys, self.values = F.pad(self.keys, (0, 0, 0, more)), F.pad(self.values, (0, 0, 0, more))
+        if self.keys.shape[2] < self.state.view:
+            self.lay_out(slice(None))
+
+    def lay_out(self, rows: slice | torch.Tensor) -> None:
+        """Keep these rows, in memory that `view` positions of each slot fill without a gap."""
+        self.memory[0], self.keys = self.state.lay_out(self.memory[0], self.keys, rows)
+        self.memory[1], self.values = self.state.lay_out(self.memory[1], self.values, rows)
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         self.reserve(key_states, value_states)
@@ -95,20 +101,35 @@ class _SlotLayer(CacheLayerMixin):
         return self.state.view - 1
 
     def get_max_length(self) -> int:
-        return self.state.view
+        return self.state.room
 
 
 class _Slots:
-    """The cache, `view` positions wide, and the length of the row in each slot. It grows by `BLOCK` positions at a time."""
+    """The cache, `view` positions wide, and the length of the row in each slot. It is widened by `BLOCK` positions at a time."""
 
-    def __init__(self, slots: int, layers: int, device: torch.device):
-        self.slots, self.view = slots, 0
+    def __init__(self, slots: int, room: int, layers: int, device: torch.device):
+        self.slots, self.room, self.view = slots, -(-room // BLOCK) * BLOCK, 0
         self.rows = torch.arange(slots, device=device)
         self.lengths = torch.zeros(slots, dtype=torch.long, device=device)
         self.cache = Cache(layers=[_SlotLayer(self) for _ in range(layers)])
+        self._spare: torch.Tensor | None = None
 
     def reserve(self, positions: int) -> None:
         self.view = max(self.view, -(-positions // BLOCK) * BLOCK)
+
+    def lay_out(self, memory: torch.Tensor, old: torch.Tensor, rows: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`old[rows]`, `view` positions wide, in the spare memory; the memory where it lay is the next spare.
+
+        Memory is taken once and goes round: fresh pages cost several times what is written to them.
+        """
+        _, heads, wide, size = old.shape
+        wide = min(wide, self.view)
+        spare = torch.zeros_like(memory) if self._spare is None else self._spare
+        new = spare[: self.slots * heads * self.view * size].view(self.slots, heads, self.view, size)
+        new[:, :, :wide] = old[rows, :, :wide]
+        new[:, :, wide:] = 0
+        self._spare = memory
+        return spare, new
 
     def fill(self, slot: int, prefilled: DynamicCache, row: int, length: int) -> None:
         """Copy `length` positions of a prefilled row into a slot."""
@@ -126,7 +147,7 @@ class _Slots:
         self.view = 0
         self.reserve(int(self.lengths.max()) + 1)
         for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[keep, :, : self.view], layer.values[keep, :, : self.view]
+            layer.lay_out(keep)
 
 
 @dataclass
@@ -166,10 +187,12 @@ class Sampler:
         generator = torch.Generator(self.lm.device).manual_seed(seed)
         # longest first: long rows run beside each other, and the short ones fill the gaps at the end
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].ids))
-        size = min(self.slots, sum(len(r) for r in results)), config.num_hidden_layers, self.lm.device
-        shared = SharedPrefixes(*size) if self.share and any(request.count > 1 for request in requests) else None
-        slots = _Slots(*size)
-        with self.lm.merged(), prefix_sharing(self.lm.causal_lm):
+        count, layers, device = min(self.slots, sum(len(r) for r in results)), config.num_hidden_layers, self.lm.device
+        sharing = self.share and any(request.count > 1 for request in requests)
+        shared = SharedPrefixes(count, layers, device) if sharing else None
+        room = sampling.max_new_tokens + (0 if sharing else max(len(request.ids) for request in requests))
+        slots = _Slots(count, room, layers, device)
+        with self.lm.merged(), decoding(self.lm.causal_lm):
             queue = self._branches(requests, results, order)
             self._run(slots, shared, queue, sampling, generator, progress)
         slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers.cache_utils import DynamicCache
 
-from minisw.attention import SharedPrefixes, shared_attention
+from minisw.attention import SharedPrefixes, decoding_attention
 from minisw.model import LanguageModel
 from minisw.rollout import Request, Sampler, Sampling
 
@@ -39,7 +39,7 @@ def check(shared: SharedPrefixes, slots: list[int]) -> None:
     own = torch.arange(n) % 4 + 1
     mask = (torch.arange(4) < own[:, None])[:, None, None]
     shared.refresh()
-    out, _ = shared_attention(Layer(), query, keys, values, mask, scaling=SIZE**-0.5, shared=shared)
+    out, _ = decoding_attention(Layer(), query, keys, values, mask, scaling=SIZE**-0.5, shared=shared)
     assert out.shape == (n, 1, HEADS, SIZE)
     for slot in slots:
         torch.testing.assert_close(out[slot, 0], expected(query, shared, slot, keys, values, int(own[slot])))
