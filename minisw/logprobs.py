@@ -1,8 +1,9 @@
 """Token log-probabilities in bounded memory, and micro-batches packed by tokens.
 
 The vocabulary of a real model is large (151,936 for Qwen2.5): logits of a whole batch, batch × length × vocabulary, would
-be most of the memory of a training step. Here the head is applied to a few target positions at a time, and again in the
-backward pass, so that the peak is one block of positions × vocabulary. The samples of a GRPO group begin with the same
+be most of the memory of a training step. Here the head is applied to a few target positions at a time, and the gradient of
+each log-probability is found while its logits are there (`_TargetLogprobs`): the peak is one block of positions ×
+vocabulary, and the backward pass needs no logits. The samples of a GRPO group begin with the same
 prompt: it goes through the model once, and its keys and values serve every row of the group (`Prefix`).
 """
 
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import DynamicCache
 
 from minisw.model import LanguageModel
@@ -115,13 +115,7 @@ def token_logprobs(lm: LanguageModel, batch: Batch, temperature: float = 1.0) ->
         hidden = _hidden(model.get_decoder(), batch)
         states = hidden[:, :-1][batch.target[:, 1:]]  # [targets, hidden]: the position before each target predicts it
         targets = batch.ids[:, 1:][batch.target[:, 1:]]  # [targets]
-        head = model.get_output_embeddings()
-        rows = max(1, BLOCK // head.weight.shape[0])
-        parts = [
-            checkpoint(_block, head, states[at : at + rows], targets[at : at + rows], temperature, use_reentrant=False)
-            for at in range(0, len(targets), rows)
-        ]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        return _TargetLogprobs.apply(states, targets, model.get_output_embeddings(), temperature)
 
 
 def _hidden(decoder: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -151,12 +145,42 @@ def _hidden(decoder: torch.nn.Module, batch: Batch) -> torch.Tensor:
     ).last_hidden_state
 
 
-def _block(head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, temperature: float):
-    logits = head(states).float() / temperature
-    logp = logits.log_softmax(-1)
-    with torch.no_grad():
-        entropy = -(logp.exp() * logp).sum(-1)
-    return logp.gather(-1, targets[:, None])[:, 0], entropy
+class _TargetLogprobs(torch.autograd.Function):
+    """Log-probabilities and entropies [targets] of `targets` from the states before them [targets, hidden], with a frozen head.
+
+    A log-probability is one number, so its gradient is one vector: (W[target] − Σ p(v) W[v]) / temperature. The forward pass
+    finds it for the price of one more product, and the backward pass scales it. Keeping the logits would take the
+    vocabulary's memory for every target, and computing them again in the backward pass half as many products more.
+    """
+
+    @staticmethod
+    def forward(ctx, states: torch.Tensor, targets: torch.Tensor, head: torch.nn.Module, temperature: float):
+        if any(p.requires_grad for p in head.parameters()):
+            raise ValueError("the output head is trained, and log-probabilities here take it as frozen: leave it out")
+        logps, entropies, gradients = [], [], []
+        rows = max(1, BLOCK // head.weight.shape[0])
+        for at in range(0, len(targets), rows):
+            logits, target = (
+                head(states[at : at + rows]).float() / temperature,
+                targets[at : at + rows, None],
+            )  # [rows, vocabulary]
+            logp = logits.log_softmax(-1)
+            p = torch.exp(logp, out=logits)
+            logps.append(logp.gather(-1, target)[:, 0])
+            entropies.append(-logp.mul_(p).sum(-1))
+            if ctx.needs_input_grad[0]:
+                p.scatter_add_(-1, target, torch.full_like(target, -1, dtype=p.dtype))
+                gradients.append((p.to(head.weight.dtype) @ head.weight).to(states.dtype) / -temperature)
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        logps, entropies = torch.cat(logps), torch.cat(entropies)
+        ctx.mark_non_differentiable(entropies)
+        return logps, entropies
+
+    @staticmethod
+    def backward(ctx, upstream: torch.Tensor, _: torch.Tensor):
+        (gradients,) = ctx.saved_tensors
+        return (upstream[:, None] * gradients).to(gradients.dtype), None, None, None
 
 
 def next_token_probabilities(

@@ -94,6 +94,13 @@ def test_gradients_and_values_in_small_blocks(
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
 
 
+def test_a_trained_head_is_refused(new_lm, examples: list[Example]) -> None:
+    lm = new_lm("judge")
+    lm.causal_lm.get_output_embeddings().weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="output head is trained"):
+        ours(lm, examples)
+
+
 def test_gradients_add_up_over_micro_batches(new_lm, examples: list[Example]) -> None:
     lm = new_lm("judge", noise=0.3)
     ours(lm, examples)[0].sum().backward()
