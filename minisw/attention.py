@@ -4,7 +4,8 @@ A group of samples, or the M branches from a boundary, are rows whose first hund
 bound by reading the cache, which would be mostly copies of one prompt. So a prefix is kept once (`SharedPrefixes`): the
 queries of all rows that stand on it go through it in one matrix product, and through each row's own few tokens in
 another. Both kinds of scores stand under one softmax, so the result is usual attention but for rounding. The idea is
-known as bifurcated attention (Athiwaratkun et al. 2024) or cascade attention.
+known as bifurcated attention (Athiwaratkun et al. 2024) or cascade attention. Each row stands on as many positions of its
+prefix as it says: all boundaries of one solution are rows on one prefix.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SharedPrefixes:
         self.lengths: list[int] = []  # of each prefix
         self.slots_of: list[list[int]] = []
         self.group_of = [-1] * slots
-        self.offsets = torch.zeros(slots, dtype=torch.long, device=device)  # prefix length of the row in each slot
+        self.offsets = torch.zeros(slots, dtype=torch.long, device=device)  # positions of it that the row in each slot stands on
         self.open = -1  # the prefix that new rows join
         self._stale = True
 
@@ -63,9 +64,10 @@ class SharedPrefixes:
         self.keys, self.values = [F.pad(k, more) for k in self.keys], [F.pad(v, more) for v in self.values]
         self.groups, self.view = max(groups, self.groups), max(view, self.view)
 
-    def join(self, slot: int) -> None:
+    def join(self, slot: int, length: int) -> None:
+        """The row in `slot` stands on the first `length` positions of the prefix that was added last."""
         self.slots_of[self.open].append(slot)
-        self.group_of[slot], self.offsets[slot], self._stale = self.open, self.lengths[self.open], True
+        self.group_of[slot], self.offsets[slot], self._stale = self.open, length, True
 
     def leave(self, slot: int) -> None:
         self.slots_of[self.group_of[slot]].remove(slot)
@@ -100,8 +102,8 @@ class SharedPrefixes:
             for at, slot in enumerate(slots):
                 place[slot] = group * self.width + at
         self.place = torch.tensor(place, device=self.device)
-        lengths = torch.tensor(self.lengths[: self.used], device=self.device)
-        self.hidden = (torch.arange(self.view, device=self.device) >= lengths[:, None])[:, None, None]  # [used, 1, 1, view]
+        # [used, 1, width, 1, view]: what a row's queries may not see of its prefix
+        self.hidden = (torch.arange(self.view, device=self.device) >= self.offsets[self.index][..., None])[:, None, :, None]
         self._stale = False
 
     def together(self, rows: torch.Tensor) -> torch.Tensor:
@@ -133,7 +135,8 @@ def decoding_attention(module, query, key, value, attention_mask, *args, shared:
         scores = scores.masked_fill_(~attention_mask, float("-inf"))
     if shared is not None:
         keys, values = shared.keys[module.layer_idx][: shared.used], shared.values[module.layer_idx][: shared.used]
-        first = (shared.together(query) @ keys.transpose(-1, -2)).masked_fill_(shared.hidden, float("-inf"))
+        first = shared.together(query) @ keys.transpose(-1, -2)  # [used, key-value heads, width × queries, view]
+        first.view(shared.used, kv_heads, shared.width, query.shape[2], shared.view).masked_fill_(shared.hidden, float("-inf"))
         scores = torch.cat([shared.apart(first, rows), scores], dim=-1)  # [rows, key-value heads, queries, view + own]
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
     if shared is None:
@@ -157,3 +160,33 @@ def decoding(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def behind_prefixes(
+    decoder: torch.nn.Module, prefixes: DynamicCache, owner: torch.Tensor, before: torch.Tensor, ids: torch.Tensor
+) -> tuple[torch.Tensor, DynamicCache]:
+    """Forward of rows that stand on prefixes: last hidden states [rows, length, hidden], and the rows' cache.
+
+    `owner` [rows] says on which row of `prefixes` (right-padded), `before` [rows] on how many of its positions; `ids`
+    [rows, length] is right-padded. In the rows' cache the prefix has as much room as the longest, and the rows' own
+    positions follow. Gradients flow through the prefixes too.
+    """
+    cache, (rows, length) = DynamicCache(), ids.shape
+    for number, layer in enumerate(prefixes.layers):
+        cache.update(layer.keys[owner], layer.values[owner], number)
+    room, at = cache.get_seq_length(), torch.arange(length, device=ids.device)
+    mask = torch.cat(
+        [
+            (torch.arange(room, device=ids.device) < before[:, None])[:, None].expand(rows, length, room),
+            (at[None] <= at[:, None]).expand(rows, length, length),
+        ],
+        dim=-1,
+    )
+    hidden = decoder(
+        input_ids=ids,
+        attention_mask=mask[:, None],
+        position_ids=before[:, None] + at,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return hidden, cache

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from transformers.cache_utils import DynamicCache
 
+from minisw.attention import behind_prefixes
 from minisw.model import LanguageModel
 
 BLOCK = 1 << 26  # numbers in one block of logits (256 MB in fp32)
@@ -122,27 +123,9 @@ def _hidden(decoder: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Last hidden states of the rows, [rows, length, hidden]; gradients flow through a shared prefix too."""
     if batch.prefix is None:
         return decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
-    prefix, (rows, length) = batch.prefix, batch.ids.shape
-    cache = DynamicCache()
+    prefix, cache = batch.prefix, DynamicCache()
     decoder(input_ids=prefix.ids, past_key_values=cache, use_cache=True)
-    for layer in cache.layers:
-        layer.keys, layer.values = layer.keys[prefix.owner], layer.values[prefix.owner]
-    room, before = prefix.ids.shape[1], prefix.lengths[prefix.owner]  # before: [rows]
-    at = torch.arange(length, device=batch.ids.device)
-    mask = torch.cat(
-        [
-            (torch.arange(room, device=at.device) < before[:, None])[:, None].expand(rows, length, room),
-            (at[None] <= at[:, None]).expand(rows, length, length),
-        ],
-        dim=-1,
-    )
-    return decoder(
-        input_ids=batch.ids,
-        attention_mask=mask[:, None],
-        position_ids=before[:, None] + at,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
+    return behind_prefixes(decoder, cache, prefix.owner, prefix.lengths[prefix.owner], batch.ids)[0]
 
 
 class _TargetLogprobs(torch.autograd.Function):

@@ -2,10 +2,10 @@
 
 Four ideas, each in one place:
 
-- **Prefill once, branch many** (`Sampler._branches`): one forward over a token sequence fills keys and values for all its
+- **Prefill once, branch many** (`Sampler._prefilled`): one forward over a token sequence fills keys and values for all its
   positions, and a branch may start at any prefix of it; all boundaries of a solution and all samples of a group share
-  that one forward.
-- **A common prefix is kept and read once** (`attention.py`): rows that start at the same prefix do not copy it.
+  that one forward, and requests that begin alike (the steps of one solution, judged one by one) the part that they share.
+- **A common prefix is kept and read once** (`attention.py`): rows that start on the same sequence do not copy it.
 - **A cache that does not grow by concatenation** (`_SlotLayer`): every running row owns a slot of one buffer and writes its
   next key and value at its own length, so rows of different lengths need no padding; the buffer grows by blocks of positions.
 - **Finished rows leave**: a slot whose row has ended takes the next branch from the queue (longest prefix first); when the
@@ -14,16 +14,18 @@ Four ideas, each in one place:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
-from minisw.attention import SharedPrefixes, decoding
+from minisw.attention import SharedPrefixes, behind_prefixes, decoding
 from minisw.model import LanguageModel
 
 BLOCK = 16  # positions by which the cache grows
+SHRINK = 0.5  # it shrinks when its longest row takes at most this share of it: many rows have just begun together
+ALIKE = 0.3  # requests share a sequence where they have at least this share of their tokens in common
 COMPACT = 0.75  # rows move together when at most this share of them still runs: moving costs as much as some tokens
 
 
@@ -78,7 +80,7 @@ class _SlotLayer(CacheLayerMixin):
         """Be `view` positions wide."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if self.keys.shape[2] < self.state.view:
+        if self.keys.shape[2] != self.state.view:
             self.lay_out(slice(None))
 
     def lay_out(self, rows: slice | torch.Tensor) -> None:
@@ -105,7 +107,7 @@ class _SlotLayer(CacheLayerMixin):
 
 
 class _Slots:
-    """The cache, `view` positions wide, and the length of the row in each slot. It is widened by `BLOCK` positions at a time."""
+    """The cache, `view` positions wide, and the length of the row in each slot. Its width is a multiple of `BLOCK`."""
 
     def __init__(self, slots: int, room: int, layers: int, device: torch.device):
         self.slots, self.room, self.view = slots, -(-room // BLOCK) * BLOCK, 0
@@ -115,7 +117,14 @@ class _Slots:
         self._spare: torch.Tensor | None = None
 
     def reserve(self, positions: int) -> None:
+        """Be wide enough for `positions`."""
         self.view = max(self.view, -(-positions // BLOCK) * BLOCK)
+
+    def fit(self, positions: int) -> None:
+        """Be wide enough for `positions`, where these are the longest row's, and not much wider."""
+        if positions <= SHRINK * self.view:
+            self.view = 0
+        self.reserve(positions)
 
     def lay_out(self, memory: torch.Tensor, old: torch.Tensor, rows: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`old[rows]`, `view` positions wide, in the spare memory; the memory where it lay is the next spare.
@@ -131,13 +140,13 @@ class _Slots:
         self._spare = memory
         return spare, new
 
-    def fill(self, slot: int, prefilled: DynamicCache, row: int, length: int) -> None:
-        """Copy `length` positions of a prefilled row into a slot."""
+    def fill(self, slot: int, prefilled: DynamicCache, row: int, first: int, length: int) -> None:
+        """Copy `length` positions of a prefilled row, from `first` on, into a slot."""
         self.reserve(length)
         for mine, theirs in zip(self.cache.layers, prefilled.layers, strict=True):
             mine.reserve(theirs.keys, theirs.values)
-            mine.keys[slot, :, :length] = theirs.keys[row, :, :length]
-            mine.values[slot, :, :length] = theirs.values[row, :, :length]
+            mine.keys[slot, :, :length] = theirs.keys[row, :, first : first + length]
+            mine.values[slot, :, :length] = theirs.values[row, :, first : first + length]
         self.lengths[slot] = length
 
     def compact(self, keep: torch.Tensor) -> None:
@@ -148,6 +157,67 @@ class _Slots:
         self.reserve(int(self.lengths.max()) + 1)
         for layer in self.cache.layers:
             layer.lay_out(keep)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A sequence that is kept once, and who stands on it: request number → how many tokens it has in common with it."""
+
+    ids: list[int]
+    members: dict[int, int]
+
+
+def trunks(requests: Sequence[Request]) -> list[Trunk]:
+    """A trunk for every request: its own sequence or, where single rows begin alike, the longest of theirs. Longest first."""
+    found = [Trunk(r.ids, {i: len(r.ids)}) for i, r in enumerate(requests) if r.count > 1 or (r.count and r.starts)]
+    single = [i for i, r in enumerate(requests) if r.count == 1 and not r.starts]
+    runs: list[list[int]] = []  # of requests that begin alike
+    commons: list[list[int]] = []  # tokens that each of a run has in common with the one before it
+    for i in sorted(single, key=lambda i: requests[i].ids):  # sorted, those that begin alike stand side by side
+        ids, last = requests[i].ids, requests[runs[-1][-1]].ids if runs else []
+        common = next((at for at, (a, b) in enumerate(zip(ids, last, strict=False)) if a != b), min(len(ids), len(last)))
+        if not runs or common < ALIKE * min(len(ids), len(last)):
+            runs.append([])
+            commons.append([])
+        runs[-1].append(i)
+        commons[-1].append(common)
+    for run, common in zip(runs, commons, strict=True):
+        longest = max(range(len(run)), key=lambda at: len(requests[run[at]].ids))
+        trunk = requests[run[longest]].ids
+        # in a sorted list two have as much in common as those between them, one with the next, at the least
+        shared = {i: min([len(trunk), *common[min(at, longest) + 1 : max(at, longest) + 1]]) for at, i in enumerate(run)}
+        found.append(Trunk(trunk, {i: shared[i] for i in sorted(run)}))
+    # long rows run beside each other, and the short ones fill the gaps at the end
+    return sorted(found, key=lambda trunk: (-len(trunk.ids), min(trunk.members)))
+
+
+def _tails(requests: Sequence[Request], batch: Sequence[Trunk]) -> dict[int, tuple[int, int, list[int]]]:
+    """Request → (number of its trunk, where it leaves it, the tokens behind, but for the last, which is read first)."""
+    return {
+        i: (number, common, requests[i].ids[common:-1])
+        for number, trunk in enumerate(batch)
+        for i, common in trunk.members.items()
+        if common and common < len(requests[i].ids) - 1
+    }
+
+
+def _work(requests: Sequence[Request], batch: Sequence[Trunk]) -> int:
+    """Tokens of a prefill of these trunks, padding included."""
+    tails = [len(tail) for *_, tail in _tails(requests, batch).values()]
+    return len(batch) * max(len(trunk.ids) for trunk in batch) + len(tails) * max(tails, default=0)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a row begins: on `shared` positions of its trunk and `own` ones behind them, a prefilled row's from `first` on."""
+
+    shared: int
+    prefilled: DynamicCache
+    row: int
+    first: int
+    own: int
+    token: int  # the first it reads
+    completion: Completion
 
 
 @dataclass
@@ -181,43 +251,66 @@ class Sampler:
         if any(start < 1 or start > len(r.ids) for r in requests for start in r.branches()):
             raise ValueError("every request needs at least one token before each start, and no start beyond its end")
         results = [[Completion() for _ in request.branches()] for request in requests]
-        if not requests or sampling.max_new_tokens < 1:
+        if not any(results) or sampling.max_new_tokens < 1:
             return results
-        config = self.lm.causal_lm.config
-        generator = torch.Generator(self.lm.device).manual_seed(seed)
-        # longest first: long rows run beside each other, and the short ones fill the gaps at the end
-        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].ids))
-        count, layers, device = min(self.slots, sum(len(r) for r in results)), config.num_hidden_layers, self.lm.device
-        sharing = self.share and any(request.count > 1 for request in requests)
+        device, layers = self.lm.device, self.lm.causal_lm.config.num_hidden_layers
+        generator = torch.Generator(device).manual_seed(seed)
+        found = trunks(requests)
+        count = min(self.slots, sum(len(r) for r in results))
+        sharing = self.share and any(
+            len(t.members) > 1 or requests[i].count > 1 or requests[i].starts for t in found for i in t.members
+        )
+        if not sharing:
+            found = [Trunk(requests[i].ids, {i: 0}) for trunk in found for i in trunk.members]
         shared = SharedPrefixes(count, layers, device) if sharing else None
-        room = sampling.max_new_tokens + (0 if sharing else max(len(request.ids) for request in requests))
-        slots = _Slots(count, room, layers, device)
+        own = max(len(requests[i].ids) - common for trunk in found for i, common in trunk.members.items())
+        slots = _Slots(count, own + sampling.max_new_tokens, layers, device)
         with self.lm.merged(), decoding(self.lm.causal_lm):
-            queue = self._branches(requests, results, order)
+            queue = self._prefilled(requests, results, found)
             self._run(slots, shared, queue, sampling, generator, progress)
         slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector
         self.tokens += sum(len(c.ids) for row in results for c in row)
         return results
 
-    def _branches(self, requests, results, order):
-        """Yield (prefilled cache, its row, prefix length, first token to read, completions), prefilling batch by batch."""
-        at = 0
-        while at < len(order):
-            width, end = len(requests[order[at]].ids), at
-            while end < len(order) and (end - at + 1) * width <= max(self.prefill_tokens, width):
-                end += 1
-            batch = order[at:end]
-            ids = torch.full((len(batch), width), self.lm.tokenizer.pad_token_id, device=self.lm.device)
-            for row, i in enumerate(batch):
-                ids[row, : len(requests[i].ids)] = torch.tensor(requests[i].ids, device=self.lm.device)
-            cache = DynamicCache()
+    def _prefilled(
+        self, requests: Sequence[Request], results: list[list[Completion]], found: list[Trunk]
+    ) -> Iterator[tuple[DynamicCache, int, list[_Start]]]:
+        """Prefill batch by batch; yield trunk by trunk (a prefilled cache, its row there) and the rows that begin on it."""
+        decoder, at = self.lm.causal_lm.get_decoder(), 0
+        while at < len(found):
+            batch = [found[at]]
+            while at + len(batch) < len(found) and _work(requests, [*batch, found[at + len(batch)]]) <= self.prefill_tokens:
+                batch.append(found[at + len(batch)])
+            at += len(batch)
             # rows are left-aligned and attention is causal: what stands behind a prefix cannot change it
-            self.lm.causal_lm(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, logits_to_keep=1)
-            for row, i in enumerate(batch):
-                request, rest = requests[i], iter(results[i])
-                for start in request.starts or (len(request.ids),):
-                    yield cache, row, start - 1, request.ids[start - 1], [next(rest) for _ in range(request.count)]
-            at = end
+            ids, prefilled = self._padded([trunk.ids for trunk in batch]), DynamicCache()
+            decoder(input_ids=ids, past_key_values=prefilled, use_cache=True)
+            tails = _tails(requests, batch)
+            place = {i: at for at, i in enumerate(tails)}
+            if tails:
+                owner, before = (torch.tensor(of, device=ids.device) for of in list(zip(*tails.values(), strict=True))[:2])
+                _, behind = behind_prefixes(
+                    decoder, prefilled, owner, before, self._padded([tail for *_, tail in tails.values()])
+                )
+            for number, trunk in enumerate(batch):
+                rows = []
+                for i, common in trunk.members.items():
+                    request, rest = requests[i], iter(results[i])
+                    cache, row, first = (behind, place[i], ids.shape[1]) if i in tails else (prefilled, number, 0)
+                    for start in request.starts or (len(request.ids),):
+                        on = min(common, start - 1)
+                        rows += [
+                            _Start(on, cache, row, first, start - 1 - on, request.ids[start - 1], next(rest))
+                            for _ in range(request.count)
+                        ]
+                yield prefilled, number, rows
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Right-padded token ids, [rows, longest]."""
+        ids = torch.full((len(rows), max(map(len, rows))), self.lm.tokenizer.pad_token_id)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+        return ids.to(self.lm.device)
 
     def _run(
         self, slots: _Slots, shared: SharedPrefixes | None, queue, sampling: Sampling, generator: torch.Generator, progress
@@ -226,30 +319,28 @@ class Sampler:
         ends = torch.tensor(self.lm.end_ids, device=lm.device)
         closing = self._closing(sampling.stop) if sampling.stop else frozenset()
         rows: list[_Row] = []
-        begun: list = []  # what the queue gave last: (prefilled cache, its row, prefix length, first token, completions to do)
+        waiting: list[_Start] = []  # on the trunk that the queue gave last
 
         def refill(slot: int) -> bool:
-            while not (begun and begun[-1]):
-                branch = next(queue, None)
-                if branch is None:
+            if not waiting:
+                trunk = next(queue, None)
+                if trunk is None:
                     return False
-                begun[:] = branch
+                prefilled, row, waiting[:] = trunk
                 if shared:
-                    shared.add(*begun[:3])
-            cache, row, length, token, completions = begun
+                    shared.add(prefilled, row, max(start.shared for start in waiting))
+            start = waiting.pop(0)
             if shared:
-                shared.join(slot)
-                slots.lengths[slot] = 0
-            else:
-                slots.fill(slot, cache, row, length)
-            rows[slot : slot + 1] = [_Row(completions.pop(0), token)]
+                shared.join(slot, start.shared)
+            slots.fill(slot, start.prefilled, start.row, start.first, start.own)
+            rows[slot : slot + 1] = [_Row(start.completion, start.token)]
             return True
 
         while len(rows) < slots.slots and refill(len(rows)):
             pass
         while rows:
             n = len(rows)
-            slots.reserve(int(slots.lengths[:n].max()) + 1)
+            slots.fit(int(slots.lengths[:n].max()) + 1)
             tokens = torch.tensor([row.token for row in rows], device=lm.device)
             mask = (torch.arange(slots.view, device=lm.device) <= slots.lengths[:n, None])[:, None, None]  # [n, 1, 1, view]
             position, extra = slots.lengths[:n], {}

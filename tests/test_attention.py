@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicCache
 
 from minisw.attention import SharedPrefixes, decoding_attention
 from minisw.model import LanguageModel
-from minisw.rollout import Request, Sampler, Sampling
+from minisw.rollout import Request, Sampler, Sampling, trunks
 
 KV, HEADS, SIZE = 2, 6, 8
 
@@ -48,10 +48,11 @@ def check(shared: SharedPrefixes, slots: list[int]) -> None:
 def test_attention_over_shared_prefixes_is_attention():
     torch.manual_seed(0)
     shared = SharedPrefixes(6, 1, torch.device("cpu"))
-    for length, rows in ((12, (0, 1, 2)), (5, (3,)), (0, (4, 5))):  # groups of different widths and lengths, one of them empty
+    # groups of different widths and lengths, one of them empty; a row may stand on a part
+    for length, rows in ((12, {0: 12, 1: 7, 2: 12}), (5, {3: 5}), (0, {4: 0, 5: 0})):
         shared.add(prefilled(12), row=1, length=length)
-        for slot in rows:
-            shared.join(slot)
+        for slot, part in rows.items():
+            shared.join(slot, part)
     check(shared, [0, 1, 2, 3, 4, 5])
     for slot in (1, 3):
         shared.leave(slot)
@@ -62,11 +63,11 @@ def test_attention_over_shared_prefixes_is_attention():
     for slot in (0, 1):
         shared.leave(slot)
     shared.add(prefilled(7), row=0, length=7)  # in the first one's place, and then the longest: the room is cut to it
-    shared.join(1)
+    shared.join(1, 7)
     check(shared, [1, 2, 3])
     assert shared.view == 7
     shared.add(prefilled(15), row=1, length=15)
-    shared.join(0)
+    shared.join(0, 9)
     check(shared, [0, 1, 2, 3])
 
 
@@ -76,8 +77,8 @@ def test_a_prefix_is_kept_once(tiny_lm: LanguageModel, prompts: list[list[int]],
     monkeypatch.setattr(SharedPrefixes, "__init__", lambda self, *a: (made.append(a), init(self, *a))[1])
     monkeypatch.setattr(SharedPrefixes, "add", lambda self, *a: (added.append(a[2]), add(self, *a))[1])
     Sampler(tiny_lm, 8).generate([Request(prompts[0], 5), Request(prompts[5], 4, (9, 4))], Sampling(3), seed=0)
-    assert sorted(added) == sorted([len(prompts[0]) - 1, 8, 3])  # three, not thirteen
-    Sampler(tiny_lm, 8).generate([Request(ids) for ids in prompts], Sampling(3), seed=0)
+    assert sorted(added) == sorted([len(prompts[0]) - 1, 8])  # two, not thirteen
+    Sampler(tiny_lm, 8).generate([Request([at, *ids]) for at, ids in enumerate(prompts)], Sampling(3), seed=0)
     assert len(made) == 1  # single rows have nothing to share
 
 
@@ -97,6 +98,46 @@ def test_sharing_changes_no_token(slots: int, tiny_lm: LanguageModel, prompts: l
     assert shared == apart
     lengths = {len(c.ids) for group in shared for c in group}
     assert {1, 2, 3, 12} <= lengths
+
+
+@pytest.fixture
+def chain(prompts: list[list[int]]) -> list[Request]:
+    """As the steps of two solutions, judged one by one: what came before grows, a tail of its own follows; mixed, one twice."""
+    asked = []
+    for number, start in enumerate((prompts[5], prompts[1] + prompts[0])):
+        history = start + prompts[2] + prompts[3]
+        asked += [Request(history[: len(start) + at] + [7 + number + at] * (3 + at % 2)) for at in range(0, 10, 2)]
+    return [asked[i] for i in (3, 8, 0, 5, 1, 9, 2, 4, 7, 6)] + [asked[3], Request(prompts[4]), Request(asked[2].ids[:-2], 2)]
+
+
+@pytest.mark.parametrize(("slots", "prefill_tokens"), [(1, 8192), (3, 60), (50, 8192), (50, 1)])
+def test_requests_that_begin_alike_share_what_they_have_in_common(
+    slots: int, prefill_tokens: int, tiny_lm: LanguageModel, chain: list[Request], monkeypatch: pytest.MonkeyPatch
+):
+    found = trunks(chain)
+    assert sorted(i for trunk in found for i in trunk.members) == list(range(len(chain)))
+    assert max(len(trunk.members) for trunk in found) >= 5 and len(found) <= 5
+    for trunk in found:
+        for i, common in trunk.members.items():
+            assert (
+                chain[i].ids[:common] == trunk.ids[:common]
+                and chain[i].ids[common : common + 1] != trunk.ids[common : common + 1]
+                or (chain[i].ids == trunk.ids)
+            )
+    with torch.no_grad():
+        tops = [tiny_lm.model(torch.tensor([r.ids])).logits[0, -1].argmax().item() for r in chain]
+    monkeypatch.setattr(tiny_lm, "end_ids", tops[:2])  # some end at once
+    for sampling in (Sampling(9, 0.0), Sampling(9, 1.0)):
+        shared = Sampler(tiny_lm, slots, prefill_tokens).generate(chain, sampling, seed=5)
+        assert shared == Sampler(tiny_lm, slots, prefill_tokens, share=False).generate(chain, sampling, seed=5)
+    greedy = Sampler(tiny_lm, slots, prefill_tokens).generate(chain, Sampling(1, 0.0), seed=0)
+    assert [group[0].ids[0] for group in greedy] == tops
+
+
+def test_requests_that_begin_differently_share_nothing(prompts: list[list[int]]):
+    found = trunks([Request([at, *ids]) for at, ids in enumerate(prompts)])
+    assert sorted(i for trunk in found for i in trunk.members) == list(range(len(prompts)))
+    assert all(len(trunk.members) == 1 for trunk in found)
 
 
 def test_the_models_own_attention_is_put_back(tiny_lm: LanguageModel, prompts: list[list[int]]):
