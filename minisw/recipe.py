@@ -40,7 +40,7 @@ class ModelKnobs:
     """Load in 4 bits (nf4, double quantisation) through bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes a GPU where there is one; else "cpu" or "cuda"."""
-    slots: int = 320
+    slots: int = 480
     """Rows that sample at once."""
     prefill_tokens: int = 8192
     """Prompt tokens in one prefill forward."""
