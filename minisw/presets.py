@@ -26,11 +26,11 @@ SMOKE = Recipe(
     model=ModelKnobs(
         name="Qwen/Qwen2.5-0.5B-Instruct",
         dtype="bf16",
-        autocast="",
+        autocast="bf16",  # the adapters' fp32 weights are multiplied in bf16 too
         sampling_dtype="",
         slots=48,
         prefill_tokens=4096,
-        micro_tokens=1024,
+        micro_tokens=768,
     ),
     problems=ProblemKnobs(
         source="gsm8k", prompts="english", temperature=0.7, max_steps=2, train=16, validation=6, test=6, hard=0
