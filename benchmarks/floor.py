@@ -3,8 +3,8 @@
     python -m benchmarks.floor [--setting embedded]
 
 The limit of one decoding step is the larger of two times: bytes of weights and cache over the measured copy bandwidth, and
-operations over the measured rate of matrix products of the model's own shapes. A prefix that a group shares counts once, as it
-need be read once only: the limit is that of the work, not of our way of doing it.
+operations over the measured rate of matrix products of the model's own shapes. A position that prompts have in common counts
+once, as it need be read once only: the limit is that of the work, not of our way of doing it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.works import SEED, SETTINGS, Setting, judge_prompts, load, setting
 from minisw.report_parts import STYLE, Html, element, line_chart
-from minisw.rollout import Request, Sampler, Sampling
+from minisw.rollout import Request, Sampler, Sampling, trunks
 from minisw.runs import hardware, versions
 
 
@@ -61,9 +61,10 @@ def decode(s: Setting, group: int) -> dict:
     if config.tie_word_embeddings is False:
         weights -= config.vocab_size * config.hidden_size  # the input table is looked up, not read
     prefix, own = sum(map(len, prompts)) / len(prompts), (long + short) / 2
+    distinct = sum(len(t.ids) + sum(len(prompts[i]) - common for i, common in t.members.items()) for t in trunks(requests))
     head = config.hidden_size // config.num_attention_heads
     position = 2 * config.num_hidden_layers * config.num_key_value_heads * head  # numbers in the cache
-    moved = (weights + position * (prefix * len(prompts) + own * rows)) * (torch.finfo(dtype).bits // 8)
+    moved = (weights + position * (distinct + own * rows)) * (torch.finfo(dtype).bits // 8)
     operations = 2 * rows * weights + 4 * config.num_hidden_layers * config.num_attention_heads * head * (prefix + own) * rows
     bandwidth, rate = copy_bandwidth(), matmul_rate(rows, config, dtype)
     limit = max(moved / bandwidth, operations / rate)
@@ -71,6 +72,7 @@ def decode(s: Setting, group: int) -> dict:
         "rows": rows,
         "group": group,
         "prefix": prefix,
+        "distinct_positions": distinct,
         "own": own,
         "seconds_a_step": step,
         "tokens_per_second": rows / step,
