@@ -14,11 +14,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from minisw.records import writes
+
 
 def save(
     path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, cursor: int, metrics: list[dict]
 ) -> None:
     """Write the file whole, then put it in place: a kill leaves the old one or the new one."""
+    if not writes():
+        return
     tensors = {}
     for name, parameter in parameters.items():
         tensors[f"parameter|{name}"] = parameter.detach().contiguous()

@@ -18,6 +18,7 @@ Metrics are named as in TRL:
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from minisw.logprobs import Batch, Example, collate, micro_batches, token_logpro
 from minisw.model import LanguageModel
 from minisw.recipe import JudgeKnobs
 from minisw.rollout import Request, Sampler, Sampling
+from minisw.training import accumulate, clipped_step
 
 Reward = Callable[[int, str], float]  # (index of the prompt, completion text) -> reward
 
@@ -140,48 +142,77 @@ def update(
     share = -(-len(episodes) // knobs.updates)
     parts = [episodes[at : at + share] for at in range(0, len(episodes), share)]
     # the first part's old log-probabilities are those of its own training forward; later parts need theirs beforehand
-    old = [None] + [
-        [token_logprobs_of(lm, batch, knobs) for _, batch in learning_batches(lm, part, micro_tokens)] for part in parts[1:]
-    ]
-    sums: dict[str, float] = dict.fromkeys(("loss", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "kl"), 0.0)
-    learnt, norms = 0, []
-    for part, part_old in zip(parts, old, strict=True):
+    old: dict[int, torch.Tensor] = {}  # by the episode's id
+    for part in parts[1:]:
+        for rows, batch in learning_batches(lm, part, micro_tokens >> lm.halvings):
+            old |= zip(map(id, rows), split_rows(batch, token_logprobs_of(lm, batch, knobs)), strict=True)
+    sums: dict[str, float] = {}
+    norms = []
+    for part in parts:
         total = sum(len(e.example.completion) for e in part)
-        batches = learning_batches(lm, part, micro_tokens)
-        for at, (rows, batch) in enumerate(batches):
+
+        def learn(item: tuple[list[Episode], Batch], total: int = total) -> tuple[torch.Tensor, dict[str, float]]:
+            rows, batch = item
             start = reference_logprobs(lm, batch, parameters, reference, knobs) if reference else None
             logp, entropy = token_logprobs(lm, batch, knobs.temperature)
-            before = logp.detach() if part_old is None else part_old[at]
-            ratio = (logp - before).exp()
+            before = torch.cat([old[id(e)] for e in rows]) if id(rows[0]) in old else logp.detach()
             advantage = batch.per_token([e.advantage for e in rows])
-            clipped = ratio.clamp(1 - knobs.clip_low, 1 + knobs.clip_high)
-            loss = -torch.minimum(ratio * advantage, clipped * advantage)
-            if start is not None:
-                gap = start - logp
-                kl = gap.exp() - gap - 1  # k3, never negative
-                loss = loss + knobs.kl * kl
-                sums["kl"] += kl.sum().item()
-            loss = loss.sum() / total
-            loss.backward()
-            learnt += len(logp)
-            sums["loss"] += loss.item()
-            sums["entropy"] += entropy.sum().item()
-            sums["clip_ratio/low_mean"] += ((ratio < 1 - knobs.clip_low) & (advantage < 0)).sum().item()
-            sums["clip_ratio/high_mean"] += ((ratio > 1 + knobs.clip_high) & (advantage > 0)).sum().item()
-        if batches:
-            norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0).item())
-            optimizer.step()
-            optimizer.zero_grad()
-    means = {key: value / learnt for key, value in sums.items() if key != "loss" and learnt}  # of no token there is no mean
-    return {"loss": sums["loss"] / len(parts), "grad_norm": sum(norms) / max(1, len(norms)), **means}
+            return clipped_loss(logp, before, advantage, entropy, total, knobs, start)
+
+        counts = accumulate(lm, micro_tokens, functools.partial(learning_batches, lm, part), learn, parameters.values())
+        if counts:
+            norms.append(clipped_step(lm, optimizer, parameters.values()))
+        sums = {key: sums.get(key, 0.0) + counts.get(key, 0.0) for key in sums | counts}
+    learnt, loss = sums.pop("tokens", 0), sums.pop("loss", 0.0)
+    means = {key: value / learnt for key, value in sums.items()}  # of no token there is no mean
+    return {"loss": loss / len(parts), "grad_norm": sum(norms) / max(1, len(norms)), **means}
+
+
+def clipped_loss(
+    logp: torch.Tensor,
+    before: torch.Tensor,
+    advantage: torch.Tensor,
+    entropy: torch.Tensor,
+    total: int,
+    knobs: JudgeKnobs,
+    start: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The clipped token loss of a micro-batch, divided by the step's `total` tokens, and what is counted. All [targets].
+
+    StepWiser §3.3 with clip-higher (Yu et al. 2025): min(r·A, clip(r, 1 − clip_low, 1 + clip_high)·A), r = exp(logp − before).
+    `start`, log-probabilities under the adapter at the start, adds the KL term.
+    """
+    ratio = (logp - before).exp()
+    clipped = ratio.clamp(1 - knobs.clip_low, 1 + knobs.clip_high)
+    loss = -torch.minimum(ratio * advantage, clipped * advantage)
+    counts = {
+        "tokens": len(logp),
+        "entropy": entropy.sum().item(),
+        "clip_ratio/low_mean": ((ratio < 1 - knobs.clip_low) & (advantage < 0)).sum().item(),
+        "clip_ratio/high_mean": ((ratio > 1 + knobs.clip_high) & (advantage > 0)).sum().item(),
+        "kl": 0.0,
+    }
+    if start is not None:
+        gap = start - logp
+        kl = gap.exp() - gap - 1  # k3, never negative
+        loss = loss + knobs.kl * kl
+        counts["kl"] = kl.sum().item()
+    loss = loss.sum() / total
+    return loss, counts | {"loss": loss.item()}
+
+
+def split_rows(batch: Batch, values: torch.Tensor) -> list[torch.Tensor]:
+    """Values of targets [targets] as one tensor a row."""
+    return list(values.split(batch.target.sum(1).tolist()))
 
 
 def learning_batches(lm: LanguageModel, episodes: Sequence[Episode], micro_tokens: int) -> list[tuple[list[Episode], Batch]]:
     """Micro-batches of the episodes that can teach (advantage not zero)."""
     alive = [e for e in episodes if e.advantage != 0]
+    share = not lm.checkpointing
     return [
-        ([alive[i] for i in rows], collate([alive[i].example for i in rows], lm.tokenizer.pad_token_id, lm.device))
-        for rows in micro_batches([e.example for e in alive], micro_tokens)
+        ([alive[i] for i in rows], collate([alive[i].example for i in rows], lm.tokenizer.pad_token_id, lm.device, share))
+        for rows in micro_batches([e.example for e in alive], micro_tokens, share)
     ]
 
 

@@ -82,7 +82,7 @@ def _right_padded(rows: Sequence[list[int]], prompt_lengths: Sequence[int], pad:
     return ids, target
 
 
-def micro_batches(examples: Sequence[Example], tokens: int) -> list[list[int]]:
+def micro_batches(examples: Sequence[Example], tokens: int, share: bool = True) -> list[list[int]]:
     """Indices of the examples, cut where prompts × longest + rows × longest would pass `tokens` (a longer row stands alone).
 
     Rows of one prompt stay together, so that `collate` can share its forward; short prompts come first.
@@ -96,7 +96,7 @@ def micro_batches(examples: Sequence[Example], tokens: int) -> list[list[int]]:
         width, height = max(longest_prompt, len(prompt)), max(longest_rest, rest)
         rows = len(batches[-1]) + 1 if batches else 1
         count = len(prompts | {prompt})
-        shared = count if 2 * count <= rows else rows
+        shared = count if share and 2 * count <= rows else rows
         if not batches or shared * width + rows * height > tokens:
             batches.append([])
             prompts, width, height = set(), len(prompt), rest
@@ -173,7 +173,7 @@ def next_token_probabilities(
     out = torch.zeros(len(prompts), len(tokens))
     model = lm.causal_lm
     examples = [Example(prompt, []) for prompt in prompts]
-    for rows in micro_batches(examples, micro_tokens):
+    for rows in micro_batches(examples, micro_tokens, share=False):
         batch = collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device, share=False)
         last = torch.tensor([len(prompts[i]) - 1 for i in rows], device=lm.device)
         with torch.no_grad(), lm.autocast():

@@ -20,20 +20,43 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from minisw import processes
 from minisw.recipe import Lora, ModelKnobs
+from minisw.records import writes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype | None:
+    """The type a recipe names; None for "". "auto": bf16 where the device computes in it, else fp16.
+
+    A GPU is asked for its compute capability (8.0 and above): `torch.cuda.is_bf16_supported()` also counts emulation, and
+    says yes on a T4.
+    """
+    if name != "auto":
+        return DTYPES.get(name)
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        return torch.float16
+    return torch.bfloat16
 
 
 class LanguageModel:
     """A causal language model, its tokenizer, and the adapters on it."""
 
     def __init__(
-        self, model: torch.nn.Module, tokenizer, autocast: torch.dtype | None = None, sampling_dtype: torch.dtype | None = None
+        self,
+        model: torch.nn.Module,
+        tokenizer,
+        autocast: torch.dtype | None = None,
+        sampling_dtype: torch.dtype | None = None,
+        checkpointing: bool = False,
     ):
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.autocast_dtype, self.sampling_dtype = autocast, sampling_dtype
+        self.autocast_dtype, self.sampling_dtype, self.checkpointing = autocast, sampling_dtype, checkpointing
+        # small gradients vanish in fp16 (a T4 has no bf16): losses are scaled up, and gradients down again
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=torch.float16 in (autocast, model.dtype))
+        self.halvings = 0  # how often memory ran out: micro-batches are smaller by these powers of two
         self.adapters: list[str] = []
         self._bare = False  # within using(None)
         # generate's own end tokens may be several (Qwen: <|im_end|> and <|endoftext|>)
@@ -71,6 +94,21 @@ class LanguageModel:
         # peft would give each adapter an fp32 copy of its input, kept for the backward pass: two fifths of all that is kept
         with torch.autocast(self.device.type, self.autocast_dtype), disable_input_dtype_casting(self.model):
             yield
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """For forwards with gradients: with `checkpointing` a layer keeps only its input, and is computed again backward."""
+        if not self.checkpointing:
+            yield
+            return
+        model = self.causal_lm
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()  # transformers checkpoints only then; no dropout is on, so nothing else changes
+        try:
+            yield
+        finally:
+            model.gradient_checkpointing_disable()
+            model.eval()
 
     # --- adapters --------------------------------------------------------------------------------------------------
 
@@ -110,6 +148,8 @@ class LanguageModel:
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """Write one adapter as `folder/adapter_model.safetensors` and its config, loadable by `PeftModel.from_pretrained`."""
+        if not writes():
+            return
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:  # peft chooses the sub-folder, and adds a README.md
             self.model.save_pretrained(scratch, selected_adapters=[name])
@@ -193,6 +233,9 @@ def copy_adapter(lm: LanguageModel, source: str, target: str) -> None:
 
 
 def pick_device(name: str) -> torch.device:
+    if name == "auto" and torch.cuda.is_available() and processes.count() > 1:
+        torch.cuda.set_device(processes.local_rank())  # each process has a GPU of its own
+        return torch.device("cuda", processes.local_rank())
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -215,7 +258,7 @@ def load_tokenizer(where: str, **named: str):
 def load_base(knobs: ModelKnobs) -> LanguageModel:
     """Load the base of a recipe. Raises ValueError, in one line, where it cannot be had."""
     device = pick_device(knobs.device)
-    dtype = DTYPES[knobs.dtype]
+    dtype = dtype_of(knobs.dtype, device)
     where = knobs.folder()
     options: dict = {"dtype": dtype, "attn_implementation": "sdpa"}
     if knobs.gguf_file:
@@ -248,4 +291,5 @@ def load_base(knobs: ModelKnobs) -> LanguageModel:
     model.requires_grad_(False)
     if not knobs.four_bit:
         model.to(device)
-    return LanguageModel(model, tokenizer, DTYPES.get(knobs.autocast), DTYPES.get(knobs.sampling_dtype))
+    autocast, sampling = dtype_of(knobs.autocast, device), dtype_of(knobs.sampling_dtype, device)
+    return LanguageModel(model, tokenizer, autocast, sampling, knobs.checkpointing)

@@ -30,12 +30,14 @@ class ModelKnobs:
     """A hub name, a folder, or "embedded" for the tiny model that ships with minisw."""
     gguf_file: str = ""
     """A GGUF file within that folder or hub repository; it is dequantised."""
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Type of the weights in memory."""
-    autocast: Literal["", "bf16", "fp16"] = "bf16"
-    """Type of the products in training forwards; empty for that of the weights."""
-    sampling_dtype: Literal["", "bf16", "fp16"] = "bf16"
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Type of the weights in memory; "auto" is bf16, or fp16 on a GPU that has no bf16 (before compute capability 8.0)."""
+    autocast: Literal["", "auto", "bf16", "fp16"] = "bf16"
+    """Type of the products in training forwards; empty for that of the weights. In fp16 losses are scaled."""
+    sampling_dtype: Literal["", "auto", "bf16", "fp16"] = "bf16"
     """Type of the weights while sampling; empty for their own."""
+    checkpointing: bool = False
+    """Gradient checkpointing: about a tenth of the activations, a third more time; a group's prompt is no longer shared."""
     four_bit: bool = False
     """Load in 4 bits (nf4, double quantisation) through bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -70,10 +72,11 @@ def embedded_folder() -> Path:
 class ProblemKnobs:
     """Where problems come from."""
 
-    source: Literal["arithmetic", "gsm8k"] = "arithmetic"
-    """The embedded world, or GSM8K."""
+    source: Literal["arithmetic", "gsm8k", "math", "numina"] = "arithmetic"
+    """The embedded world, GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500)."""
     data_dir: Path | None = None
-    """Folder with the published files (gsm8k/train.jsonl, processbench/gsm8k.json, …); without it, hub names are used."""
+    """Folder with the published files (gsm8k/train.jsonl, math500/test.jsonl, processbench/gsm8k.json, …); without it, hub
+    names are used."""
     prompts: Literal["arithmetic", "english"] = "arithmetic"
     """Which set of prompts (minisw/prompts.py)."""
     temperature: float = 1.0
@@ -124,6 +127,9 @@ class SegmentKnobs:
 class AnnotateKnobs:
     """Stage 2, StepWiser §3.2."""
 
+    source: str = "rollouts"
+    """Where labels come from: our own rollouts, or labels made elsewhere: prm800k, math_shepherd, a file or a hub name in TRL's
+    stepwise-supervision format."""
     problems: int = 240
     """Training problems that solutions are drawn for (the first of them)."""
     samples: int = 4
@@ -197,8 +203,10 @@ class EvaluateKnobs:
 
     source: Literal["exact", "processbench"] = "exact"
     """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
+    parts: tuple[Literal["gsm8k", "math", "olympiadbench", "omnimath"], ...] = ("gsm8k",)
+    """Parts of ProcessBench, where that is the source."""
     solutions: int = 110
-    """Solutions judged."""
+    """Solutions judged; of each part of ProcessBench."""
     resamples: int = 1000
     """Bootstrap resamples of an interval."""
 
@@ -224,7 +232,8 @@ class Recipe:
     """All knobs of one run."""
 
     preset: str = "tiny"
-    """tiny: the embedded model and its problems. smoke: a real 0.5B chat model and GSM8K. Other knobs change a preset."""
+    """tiny: the embedded model and its problems. smoke: a real 0.5B chat model and GSM8K, hardly any. On a GPU: gpu-8gb (0.5B),
+    gpu-12gb (1.5B in 4 bits), gpu-24gb (1.5B). paper: the paper's sizes. Other knobs change a preset."""
     seed: int = 0
     """Of everything that is drawn; each seed has test problems of its own."""
     lora: Lora = Lora()

@@ -148,7 +148,14 @@ def write_jsonl(path: Path, records: Iterable[object]) -> None:
     write_text(path, "".join(to_json(record) + "\n" for record in records))
 
 
+def writes() -> bool:
+    """Whether this process writes files: of several that run together (processes.py) the first alone does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def write_text(path: Path, text: str) -> None:
+    if not writes():
+        return
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from minisw.presets import PRESETS
 from minisw.recipe import Recipe
+from minisw.records import writes
 
 STAGES = ("segment", "annotate", "classifier", "judge", "evaluate", "search", "report")
 
@@ -145,7 +146,7 @@ def run(command: Command) -> None:
     from minisw.runs import Run
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of peft's use of it, not of ours
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not writes())
     this = Run(recipe, folder, console)
     functions = stage_functions()
     for number, name in enumerate(STAGES, 1):
@@ -206,7 +207,8 @@ def stop(error: Exception) -> None:
         words = "the disk is full: make room and run the same command again; what is written stays"
     elif isinstance(error, PermissionError):
         words = f"no right to write {error.filename}: give --out a folder of yours"
-    print(f"minisw: {words}", file=sys.stderr)
+    process = "" if writes() else f" process {os.environ['RANK']}:"
+    print(f"minisw:{process} {words}", file=sys.stderr)
     raise SystemExit(2) from None
 
 

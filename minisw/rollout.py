@@ -14,12 +14,14 @@ Four ideas, each in one place:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
+from minisw import processes
 from minisw.attention import SharedPrefixes, behind_prefixes, decoding
 from minisw.model import LanguageModel
 
@@ -27,6 +29,9 @@ BLOCK = 16  # positions by which the cache grows
 SHRINK = 0.5  # it shrinks when its longest row takes at most this share of it: many rows have just begun together
 ALIKE = 0.3  # requests share a sequence where they have at least this share of their tokens in common
 COMPACT = 0.75  # rows move together when at most this share of them still runs: moving costs as much as some tokens
+
+
+log = logging.getLogger("minisw")
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,7 @@ class _Start:
     own: int
     token: int  # the first it reads
     completion: Completion
+    stream: int
 
 
 @dataclass
@@ -226,6 +232,7 @@ class _Row:
 
     completion: Completion
     token: int
+    stream: int  # of the numbers that it draws
     over: bool = False  # it has ended and waits for the next compaction
 
 
@@ -250,13 +257,38 @@ class Sampler:
         """
         if any(start < 1 or start > len(r.ids) for r in requests for start in r.branches()):
             raise ValueError("every request needs at least one token before each start, and no start beyond its end")
+        while True:
+            try:
+                return self._generate(requests, sampling, seed, progress)
+            except torch.OutOfMemoryError:
+                if self.slots == 1:
+                    raise ValueError("out of memory with one row: give a smaller model or --model.four-bit") from None
+            # outside of `except`: a traceback would keep what is to be freed
+            self.slots, self.prefill_tokens = max(1, self.slots // 2), max(1, self.prefill_tokens // 2)
+            torch.cuda.empty_cache()
+            log.warning("out of memory: sampling goes on with %d rows at once (--model.slots)", self.slots)
+
+    def _generate(
+        self, requests: Sequence[Request], sampling: Sampling, seed: int, progress: Callable[[int], None] | None
+    ) -> list[list[Completion]]:
         results = [[Completion() for _ in request.branches()] for request in requests]
         if not any(results) or sampling.max_new_tokens < 1:
             return results
+        found = processes.share(trunks(requests))
+        if found:
+            self._sample(requests, results, found, sampling, seed, progress)
+        if processes.count() > 1:
+            mine = {i: results[i] for trunk in found for i in trunk.members}
+            for theirs in processes.gathered(mine):
+                for i, completions in theirs.items():
+                    results[i] = completions
+        self.tokens += sum(len(c.ids) for row in results for c in row)
+        return results
+
+    def _sample(self, requests, results, found: list[Trunk], sampling: Sampling, seed: int, progress) -> None:
+        """Fill the completions of all requests on these trunks."""
         device, layers = self.lm.device, self.lm.causal_lm.config.num_hidden_layers
-        generator = torch.Generator(device).manual_seed(seed)
-        found = trunks(requests)
-        count = min(self.slots, sum(len(r) for r in results))
+        count = min(self.slots, sum(len(results[i]) for trunk in found for i in trunk.members))
         sharing = self.share and any(
             len(t.members) > 1 or requests[i].count > 1 or requests[i].starts for t in found for i in t.members
         )
@@ -266,14 +298,12 @@ class Sampler:
         own = max(len(requests[i].ids) - common for trunk in found for i, common in trunk.members.items())
         slots = _Slots(count, own + sampling.max_new_tokens, layers, device)
         with self.lm.merged(), decoding(self.lm.causal_lm):
-            queue = self._prefilled(requests, results, found)
-            self._run(slots, shared, queue, sampling, generator, progress)
+            queue = self._prefilled(requests, results, found, streams(seed, results))
+            self._run(slots, shared, queue, sampling, progress)
         slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector
-        self.tokens += sum(len(c.ids) for row in results for c in row)
-        return results
 
     def _prefilled(
-        self, requests: Sequence[Request], results: list[list[Completion]], found: list[Trunk]
+        self, requests: Sequence[Request], results: list[list[Completion]], found: list[Trunk], streams: list[list[int]]
     ) -> Iterator[tuple[DynamicCache, int, list[_Start]]]:
         """Prefill batch by batch; yield trunk by trunk (a prefilled cache, its row there) and the rows that begin on it."""
         decoder, at = self.lm.causal_lm.get_decoder(), 0
@@ -295,12 +325,12 @@ class Sampler:
             for number, trunk in enumerate(batch):
                 rows = []
                 for i, common in trunk.members.items():
-                    request, rest = requests[i], iter(results[i])
+                    request, rest = requests[i], zip(results[i], streams[i], strict=True)
                     cache, row, first = (behind, place[i], ids.shape[1]) if i in tails else (prefilled, number, 0)
                     for start in request.starts or (len(request.ids),):
                         on = min(common, start - 1)
                         rows += [
-                            _Start(on, cache, row, first, start - 1 - on, request.ids[start - 1], next(rest))
+                            _Start(on, cache, row, first, start - 1 - on, request.ids[start - 1], *next(rest))
                             for _ in range(request.count)
                         ]
                 yield prefilled, number, rows
@@ -312,9 +342,7 @@ class Sampler:
             ids[number, : len(row)] = torch.tensor(row)
         return ids.to(self.lm.device)
 
-    def _run(
-        self, slots: _Slots, shared: SharedPrefixes | None, queue, sampling: Sampling, generator: torch.Generator, progress
-    ) -> None:
+    def _run(self, slots: _Slots, shared: SharedPrefixes | None, queue, sampling: Sampling, progress) -> None:
         lm = self.lm
         ends = torch.tensor(self.lm.end_ids, device=lm.device)
         closing = self._closing(sampling.stop) if sampling.stop else frozenset()
@@ -333,7 +361,7 @@ class Sampler:
             if shared:
                 shared.join(slot, start.shared)
             slots.fill(slot, start.prefilled, start.row, start.first, start.own)
-            rows[slot : slot + 1] = [_Row(start.completion, start.token)]
+            rows[slot : slot + 1] = [_Row(start.completion, start.token, start.stream)]
             return True
 
         while len(rows) < slots.slots and refill(len(rows)):
@@ -356,7 +384,8 @@ class Sampler:
                 **extra,
             ).logits[:, -1]  # [n, vocabulary]
             slots.lengths[:n] += 1
-            chosen = sample(logits, sampling.temperature, generator)
+            drawn = torch.tensor([(row.stream, len(row.completion.ids)) for row in rows], device=lm.device)
+            chosen = sample(logits, sampling.temperature, uniforms(drawn[:, 0], drawn[:, 1]))
             ended = torch.isin(chosen, ends).tolist()
             free = []
             for slot, token in enumerate(chosen.tolist()):
@@ -396,11 +425,34 @@ class Sampler:
         return stop in self.lm.decode(ids[-(len(stop) + 2) :])
 
 
-def sample(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
-    """One token id a row from logits [rows, vocabulary]; greedy at temperature 0."""
+def sample(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> torch.Tensor:
+    """One token id a row from logits [rows, vocabulary], at numbers `uniform` [rows] in 0…1; greedy at temperature 0."""
     if temperature == 0:
         return logits.argmax(-1)
-    # the inverse of the distribution function at one uniform number a row, on the device
+    # the inverse of the distribution function, on the device
     cumulative = (logits.float() / temperature).softmax(-1).cumsum(-1)
-    drawn = torch.rand(len(logits), 1, generator=generator, device=logits.device) * cumulative[:, -1:]
+    drawn = uniform[:, None].to(cumulative.dtype) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, drawn, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def streams(seed: int, results: Sequence[Sequence[Completion]]) -> list[list[int]]:
+    """A stream of random numbers for every completion: a function of the seed and its place among all."""
+    count = sum(map(len, results))
+    found = iter(mixed(mixed(torch.tensor(seed % 2**63)) + torch.arange(count)).tolist())
+    return [[next(found) for _ in group] for group in results]
+
+
+def mixed(x: torch.Tensor) -> torch.Tensor:
+    """int64 → int64 that looks random: the finaliser of SplitMix64 (Steele et al. 2014), on the device."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+def uniforms(streams: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Numbers in 0…1 [rows] at `positions` of the rows' streams, both int64 [rows]; float64.
+
+    A row draws from a stream of its own, so what it samples depends on nothing that runs beside it: not on the number of
+    slots, nor on the process.
+    """
+    return ((mixed(streams + (positions + 1) * -0x61C8864680B583EB) >> 11) & 0x1FFFFFFFFFFFFF).double() / 2**53

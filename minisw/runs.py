@@ -24,8 +24,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from minisw import processes
 from minisw.recipe import Recipe
-from minisw.records import read_jsonl, write_json, write_jsonl
+from minisw.records import read_jsonl, write_json, write_jsonl, writes
 
 PACKAGES = ("minisw", "torch", "transformers", "peft", "tokenizers", "numpy")
 
@@ -35,11 +36,13 @@ class Run:
 
     def __init__(self, recipe: Recipe, folder: Path, console: Console | None = None):
         self.recipe, self.folder, self.seed = recipe, folder, recipe.seed
-        self.console = console or Console(stderr=True)
+        self.console = (console or Console(stderr=True)) if writes() else Console(quiet=True)
         self._lock = None
         self._entry: dict | None = None  # of the stage that runs, in run.json
         self._booked = (0.0, 0)  # when it was booked last: time, tokens sampled
-        self._open()
+        if writes():
+            self._open()
+        processes.wait()
         self.facts = self._read_facts()
 
     # --- the folder ------------------------------------------------------------------------------------------------
@@ -123,12 +126,13 @@ class Run:
 
     def records(self, path: Path, kind: type, what: str, total: int, make: Callable[[Callable[[int], None]], list]) -> list:
         """The records in `path`; made by `make(tick)` and written first where the file is not there yet."""
-        if not path.exists():
+        if not processes.agreed(path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
             with self.progress(what, total) as tick:
                 made = make(tick)
             write_jsonl(path, made)
             self._book()
+            processes.wait()
         return read_jsonl(path, kind)  # always read back: a resumed run then sees the same as this one
 
     def train(self, name: str, folder: Path, fit: Callable[[Path, Callable], list[dict]], total: int, what: str) -> list[dict]:
@@ -137,7 +141,7 @@ class Run:
         Returns the training curve, a dict of metrics a step.
         """
         adapter, curve = folder / name, folder / f"{name}-curve.json"
-        if not curve.exists():
+        if not processes.agreed(curve.exists()):
             folder.mkdir(parents=True, exist_ok=True)
             if name in self.lm.adapters:
                 self.lm.drop_adapter(name)
@@ -145,9 +149,15 @@ class Run:
             with self.progress(what, total) as tick:
                 metrics = fit(folder / f"{name}.checkpoint", tick)
             self.lm.save_adapter(name, adapter)
+            if folder.name == "judge":
+                from minisw.judge import write_card
+
+                write_card(adapter, self.recipe, what)
             write_json(curve, metrics)
             self._book()
-            (folder / f"{name}.checkpoint").unlink(missing_ok=True)
+            processes.wait()
+            if writes():
+                (folder / f"{name}.checkpoint").unlink(missing_ok=True)
         elif name not in self.lm.adapters:
             self.lm.load_adapter(name, adapter)
         return json.loads(curve.read_text(encoding="utf-8"))
@@ -172,6 +182,7 @@ class Run:
         self._entry, self._booked = entry, (time.time(), self._tokens())
         try:
             yield True
+            processes.wait()
             entry["finished"] = True
         finally:
             with contextlib.suppress(OSError):

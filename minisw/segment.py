@@ -18,7 +18,7 @@ from minisw.logprobs import Example
 from minisw.model import LanguageModel
 from minisw.problems import World
 from minisw.prompts import CLOSE, OPEN
-from minisw.records import Problem, Solution, read_jsonl, write_json, write_jsonl
+from minisw.records import Problem, Solution, write_json
 from minisw.rollout import Completion, Request, Sampler, Sampling
 from minisw.runs import Run
 from minisw.sft import train_sft
@@ -199,18 +199,17 @@ def run_stage(run: Run) -> None:
             if solution.correct and len(right.setdefault(solution.problem_id, [])) < knobs.keep:
                 right[solution.problem_id].append(solution)
         chosen = [s for group in right.values() for s in group]
-        taught_path = folder / "taught.jsonl"
-        if not taught_path.exists():
-            cut = teach(lm, run.sampler, world, [s.text for s in chosen], knobs.tries, knobs.teacher, run.seed_of("teacher"))
-            write_jsonl(
-                taught_path,
-                [
-                    Solution(s.problem_id, tuple(chunks), s.answer, s.correct, True, s.tokens)
-                    for s, chunks in zip(chosen, cut, strict=True)
-                    if chunks
-                ],
-            )
-        taught = read_jsonl(taught_path, Solution)
+
+        def cut(tick) -> list[Solution]:
+            texts = [s.text for s in chosen]
+            cuts = teach(lm, run.sampler, world, texts, knobs.tries, knobs.teacher, run.seed_of("teacher"))
+            return [
+                Solution(s.problem_id, tuple(chunks), s.answer, s.correct, True, s.tokens)
+                for s, chunks in zip(chosen, cuts, strict=True)
+                if chunks
+            ]
+
+        taught = run.records(folder / "taught.jsonl", Solution, "teacher cuts them into chunks", len(chosen), cut)
     if not taught:
         raise ValueError(
             "no segmentation survived the filter (all wrong, or none rejoined): raise --problems.train or --segment.tries"

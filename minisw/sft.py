@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from minisw import checkpoints
-from minisw.logprobs import Example, collate, micro_batches, token_logprobs
+from minisw.logprobs import Batch, Example, collate, micro_batches, token_logprobs
 from minisw.model import LanguageModel
 from minisw.recipe import Training
+from minisw.training import accumulate, clipped_step
 
 
 def train_sft(
@@ -64,14 +65,19 @@ def train_sft(
 
 
 def _step(lm: LanguageModel, examples: Sequence[Example], optimizer: torch.optim.Optimizer, micro_tokens: int) -> float:
-    total, loss_sum = sum(len(e.completion) for e in examples), 0.0
-    for rows in micro_batches(examples, micro_tokens):
-        batch = collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device)
+    total = sum(len(e.completion) for e in examples)
+
+    def batches(tokens: int) -> Iterator[Batch]:
+        share = not lm.checkpointing
+        for rows in micro_batches(examples, tokens, share):
+            yield collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device, share)
+
+    def learn(batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         logp, _ = token_logprobs(lm, batch)
         loss = -logp.sum() / total
-        loss.backward()
-        loss_sum += loss.item()
-    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss_sum
+        return loss, {"loss": loss.item()}
+
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    counts = accumulate(lm, micro_tokens, batches, learn, parameters)
+    clipped_step(lm, optimizer, parameters)
+    return counts["loss"]

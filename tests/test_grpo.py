@@ -183,7 +183,7 @@ def test_advantages_of_a_group(new_lm, prompts: list[list[int]]) -> None:
         calls.append((index, text))
         return has_digit(index, text) + 0.1 * index
 
-    episodes, record = collect(prompts, [4, 1, 5], reward, knobs(group=16), Sampler(lm, 8), seed=3)
+    episodes, record = collect(prompts, [4, 1, 5], reward, knobs(group=16), Sampler(lm, 8), seed=5)
     assert len(episodes) == 48
     assert [index for index, _ in calls] == [4] * 16 + [1] * 16 + [5] * 16
     assert [lm.decode(e.example.completion) for e in episodes] == [text for _, text in calls]
@@ -241,11 +241,11 @@ def test_prompts_of_a_step_are_shuffled_passes() -> None:
 def test_training_raises_the_reward(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("judge", rank=8)
     base = {name: p.clone() for name, p in lm.model.named_parameters() if "lora_" not in name}
-    metrics = train(lm, prompts[:5], has_digit, steps=25, prompts=5, group=8)
+    metrics = train(lm, prompts[:5], has_digit, steps=32, prompts=5, group=8)
     first, last = (sum(m["reward"] for m in some) / 3 for some in (metrics[:3], metrics[-3:]))
     assert first < 0.3 and last > 0.8, [m["reward"] for m in metrics]
     assert all(torch.equal(p, base[name]) for name, p in lm.model.named_parameters() if name in base)
-    assert [m["step"] for m in metrics] == list(range(1, 26))
+    assert [m["step"] for m in metrics] == list(range(1, 33))
 
 
 def test_training_shortens_the_completions(new_lm, prompts: list[list[int]]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minisw.model import LanguageModel
-from minisw.rollout import Completion, Request, Sampler, Sampling
+from minisw.rollout import Completion, Request, Sampler, Sampling, streams, uniforms
 
 GREEDY = Sampling(max_new_tokens=24, temperature=0)
 
@@ -322,3 +322,45 @@ def test_adapter_samples_as_unmerged(
             assert found[name] == reference(lm, prompts)  # the layers apart, and after whatever was merged before
     assert found["judge"] != found["other"]
     assert found[None] == endless != found["judge"]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_what_a_row_samples_does_not_depend_on_what_runs_beside_it(share, tiny_lm: LanguageModel, prompts: list[list[int]]):
+    requests = [Request(ids, 1 + at % 3) for at, ids in enumerate(prompts)]
+    sampling = Sampling(10, 1.0)
+    expected = Sampler(tiny_lm, 50).generate(requests, sampling, seed=4)
+    assert Sampler(tiny_lm, 1, prefill_tokens=1, share=share).generate(requests, sampling, seed=4) == expected
+    assert Sampler(tiny_lm, 3, share=share).generate(requests, sampling, seed=4) == expected
+    assert Sampler(tiny_lm, 50).generate(requests, sampling, seed=5) != expected
+    rows = [tuple(c.ids) for group in expected for c in group if len(group) > 1]
+    assert len(set(rows)) > len(rows) / 2  # the rows of a group differ
+
+
+def test_uniforms_are_uniform_and_streams_independent():
+    streams_of = torch.tensor(streams(3, [[Completion()] * 200] * 2)).flatten()
+    drawn = torch.stack([uniforms(streams_of, torch.full_like(streams_of, at)) for at in range(200)], dim=1)  # [400, 200]
+    assert drawn.min() >= 0 and drawn.max() < 1
+    counts = torch.histc(drawn, 20, 0, 1)
+    assert ((counts - 4000).square() / 4000).sum() < 43.8  # chi-square, 19 degrees of freedom, p = 0.001
+    for other in (drawn.roll(1, 0), drawn.roll(1, 1)):  # neighbours in stream and in position
+        assert abs(torch.corrcoef(torch.stack([drawn.flatten(), other.flatten()]))[0, 1]) < 0.013  # 3.7 sigma
+    assert streams(3, [[Completion()] * 2, [Completion()]]) == [streams_of[:2].tolist(), streams_of[2:3].tolist()]
+
+
+def test_out_of_memory_halves_the_rows(tiny_lm: LanguageModel, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, caplog):
+    requests, sampling = [Request(ids, 2) for ids in prompts], Sampling(5, 1.0)
+    expected = Sampler(tiny_lm, 8).generate(requests, sampling, seed=0)
+    run = Sampler._run
+
+    def greedy_for_memory(self, slots, *rest):
+        if slots.slots > 4:
+            raise torch.OutOfMemoryError("no memory")
+        run(self, slots, *rest)
+
+    monkeypatch.setattr(Sampler, "_run", greedy_for_memory)
+    sampler = Sampler(tiny_lm, 8)
+    assert sampler.generate(requests, sampling, seed=0) == expected and sampler.slots == 4
+    assert "with 4 rows at once (--model.slots)" in caplog.text
+    monkeypatch.setattr(Sampler, "_run", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no memory")))
+    with pytest.raises(ValueError, match="out of memory with one row"):
+        Sampler(tiny_lm, 8).generate(requests, sampling, seed=0)
