@@ -1,9 +1,16 @@
-"""The final answer out of a text, and whether two answers are equal."""
+"""The final answer out of a text, and whether two answers are equal.
+
+Equal texts and plain numbers are compared exactly and at once; only what is left goes to algebra (`algebra.py`).
+"""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+
+from minisw import algebra
+
+LONGEST = 300  # characters of an answer that algebra is tried on; what is longer is a text, not an answer
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?$|-?\$?\.\d+$")
 
@@ -45,13 +52,20 @@ def canonical(answer: str) -> str:
 
 
 def verify(gold: str, answer: str | None) -> bool:
-    """Whether `answer` equals the reference `gold`: as exact numbers where both are, else as normalised text."""
+    """Whether `answer` equals the reference `gold`: as text, as exact numbers where both are, else by algebra.
+
+    The order matters: what is odd in the reference is forgiven, what is odd in the answer is not.
+    """
     if answer is None:
         return False
+    if _normal(gold) == _normal(answer):
+        return True
     left, right = number(gold), number(answer)
-    if left is None and right is None:
-        return _normal(gold) == _normal(answer)
     if right is None:  # "18 dollars" where 18 is asked for
         words = re.fullmatch(r"\W*(-?[\d,]*\.?\d+)\s*(?:\\text\{)?\s*[A-Za-z ]+\}?\W*", answer)
         right = number(words[1]) if words else None
-    return left is not None and left == right
+    if left is not None and right is not None:
+        return left == right
+    if len(answer) > LONGEST or not any(c.isalnum() for c in answer) or not algebra.installed():
+        return False
+    return algebra.equal(gold, answer)
