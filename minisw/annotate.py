@@ -6,6 +6,7 @@ behind the last chunk Q is the outcome itself. What is stored is Q; the labels a
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 
@@ -14,12 +15,13 @@ from minisw.answers import final_answer, verify
 from minisw.model import LanguageModel
 from minisw.problems import World
 from minisw.recipe import AnnotateKnobs
-from minisw.records import AnnotatedSolution, LabelledStep, Problem, Solution, read_jsonl, write_json
+from minisw.records import AnnotatedSolution, LabelledStep, Problem, Solution, read_jsonl, write_json, write_jsonl, write_text
 from minisw.rollout import Request, Sampler, Sampling
 from minisw.runs import Run
 from minisw.segment import POLICY, TAG_TOKENS, flat, mistakes, sample_solutions, tag
 
 RULES = ("abs_q", "rel_effective", "rel_ratio")
+QUESTIONS = "questions.json"  # of imported labels, by problem id
 VALIDATION_SHARE = 0.3  # solutions annotated for validation, as a share of those for training
 
 # --- the label rules: Q of every boundary in, one label a chunk out --------------------------------------------------
@@ -173,15 +175,19 @@ def agreement(
 
 
 def run_stage(run: Run) -> None:
-    """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution) and metrics.json."""
+    """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution), stepwise.jsonl (the training labels in TRL's
+    format) and metrics.json. Where the recipe names another source of labels, no rollout is made."""
     knobs, world = run.recipe.annotate, run.world
+    if knobs.source != "rollouts":
+        import_labels(run)
+        return
     run.require(POLICY, run.folder / "segment")
     problems = world.load("train", run.recipe.problems.train, run.seed)[: knobs.problems]
     by_id = {p.id: p for p in problems}
     drawn, annotated = annotate_split(run, "train", problems, knobs.max_solutions, right=0.25)
     held_out = world.load("validation", run.recipe.problems.validation, run.seed)
     # as many right ones: thresholds are chosen by how many of both are judged well
-    annotate_split(run, "validation", held_out, max(2, int(knobs.max_solutions * VALIDATION_SHARE)), right=0.5)
+    annotate_split(run, "validation", held_out, validation_size(knobs), right=0.5)
     metrics = {
         "solutions": len(annotated),
         "steps": sum(len(s.chunks) for s in annotated),
@@ -202,7 +208,44 @@ def run_stage(run: Run) -> None:
         metrics["exact_positive"] = 1 - sum(False in e for e in exact) / max(1, judged)
         metrics["mistakes"] = mistakes(world, by_id, drawn)
         metrics["agreement"] = agreement(world, annotated, by_id, knobs)
+    write_stepwise(run, annotated, {p.id: p.question for p in problems})
     write_json(run.folder / "annotate" / "metrics.json", metrics)
+
+
+def validation_size(knobs: AnnotateKnobs) -> int:
+    return max(2, int(knobs.max_solutions * VALIDATION_SHARE))
+
+
+def import_labels(run: Run) -> None:
+    """The labels of a published set in place of our own: the same files, and questions.json."""
+    from minisw.problems import stepwise
+
+    knobs, folder = run.recipe.annotate, run.folder / "annotate"
+    folder.mkdir(parents=True, exist_ok=True)
+    questions: dict[str, str] = {}
+    for split, count in (("train", knobs.max_solutions), ("validation", validation_size(knobs))):
+        found, asked = stepwise.load(knobs.source, run.recipe.problems.data_dir, split, count, run.seed)
+        questions |= asked
+        write_jsonl(folder / f"{split}.jsonl", found)
+        if split == "train":
+            labels = [labels_of(s.q, knobs) for s in found]
+            write_stepwise(run, found, asked)
+            metrics = {
+                "source": knobs.source,
+                "solutions": len(found),
+                "steps": sum(len(s.chunks) for s in found),
+                "rules": [{"rule": "as published", "positives": stats.mean(flat(labels))}],
+            }
+    write_json(folder / QUESTIONS, questions)
+    write_json(folder / "metrics.json", metrics)
+
+
+def write_stepwise(run: Run, annotated: Sequence[AnnotatedSolution], questions: dict[str, str]) -> None:
+    from minisw.problems import stepwise
+
+    rows = stepwise.to_trl(annotated, [labels_of(s.q, run.recipe.annotate) for s in annotated], questions)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(run.folder / "annotate" / "stepwise.jsonl", text)
 
 
 def annotate_split(
@@ -234,8 +277,10 @@ def annotate_split(
 
 def load_steps(run: Run, split: str) -> list[LabelledStep]:
     """The labelled steps of a split, by the recipe's rule."""
-    count = run.recipe.problems.train if split == "train" else run.recipe.problems.validation
-    questions = {p.id: p.question for p in run.world.load(split, count, run.seed)}
-    return labelled_steps(
-        read_jsonl(run.folder / "annotate" / f"{split}.jsonl", AnnotatedSolution), questions, run.recipe.annotate
-    )
+    folder = run.folder / "annotate"
+    if run.recipe.annotate.source != "rollouts":
+        questions = json.loads((folder / QUESTIONS).read_text(encoding="utf-8"))
+    else:
+        count = run.recipe.problems.train if split == "train" else run.recipe.problems.validation
+        questions = {p.id: p.question for p in run.world.load(split, count, run.seed)}
+    return labelled_steps(read_jsonl(folder / f"{split}.jsonl", AnnotatedSolution), questions, run.recipe.annotate)

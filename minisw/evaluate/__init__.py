@@ -59,6 +59,17 @@ def score(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], s
     with_error, without = accuracies(rows)
     sides = [stats.mean([verdict is label for label, verdict in upto if label is side]) for side in (True, False)]
     every = flat(judgments)
+    parts: dict[str, list[tuple[BenchItem, int]]] = {}
+    for item, p in rows:
+        parts.setdefault(item.id.rpartition("-")[0], []).append((item, p))
+    by_part = {
+        part: {
+            "f1": f1_official(some),
+            "interval": stats.bootstrap(some, f1_official, seed, resamples),
+            "f1_by_answer": f1_by_answer(some),
+        }
+        for part, some in parts.items()
+    }
     return {
         "f1": f1_official(rows),
         "interval": stats.bootstrap(rows, f1_official, seed, resamples),
@@ -69,6 +80,7 @@ def score(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], s
         "unparseable": stats.mean([j.verdict is None for j in every]),
         "tokens_per_step": stats.mean([j.tokens for j in every]),
         "predictions": [p for _, p in rows],
+        **({"by_part": by_part} if len(parts) > 1 else {}),
     }
 
 
@@ -128,7 +140,8 @@ def load_items(run: Run) -> list[BenchItem]:
         return exact_items(run)
     if run.world.bench is None:
         raise ValueError(f"the world {run.world.name!r} has no ProcessBench part: use --evaluate.source exact")
-    return run.world.bench(run.recipe.evaluate.solutions, run.seed)
+    knobs = run.recipe.evaluate
+    return [item for part in knobs.parts for item in run.world.bench(part, knobs.solutions, run.seed)]
 
 
 def run_stage(run: Run) -> None:

@@ -6,6 +6,7 @@ exact step labels and a rule-based teacher; real sets have neither.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class World:
     `load(split, count, seed)` gives problems of "train", "validation", "test" or "hard". `teacher` cuts a text into chunks
     by rule. `exact_labels` and `mistake_kind` measure. `elicit(lm, sampler, steps, samples, seed)` gets first analyses
     with a verdict out of a base that cannot follow the judge's prompt yet; where it is None the base is asked with that
-    prompt. `bench(count, seed)` gives step-labelled items that were not made here (ProcessBench). `temperature` is that
+    prompt. `bench(part, count, seed)` gives step-labelled items that were not made here (ProcessBench). `temperature` is that
     of the policy's solutions and rollouts.
     """
 
@@ -34,7 +35,7 @@ class World:
     exact_labels: Callable[[Problem, Sequence[str]], list[bool]] | None = None
     mistake_kind: Callable[[Problem, Sequence[str], int], str] | None = None
     elicit: Callable[..., list[list[str]]] | None = None
-    bench: Callable[[int, int], list[BenchItem]] | None = None
+    bench: Callable[[str, int, int], list[BenchItem]] | None = None
     has_hard: bool = False
     temperature: float = 1.0
 
@@ -56,16 +57,22 @@ def load_world(knobs: ProblemKnobs) -> World:
             has_hard=True,
             temperature=knobs.temperature,
         )
-    from minisw.problems import gsm8k, processbench
+    from minisw.problems import gsm8k, mathematics, processbench
 
     folder = Path(knobs.data_dir) if knobs.data_dir else None
     if folder is not None and not folder.is_dir():
         raise ValueError(f"no such data folder: {folder}; give --problems.data-dir the folder with gsm8k/ and processbench/")
+
+    def load(split: str, count: int, seed: int) -> list[Problem]:
+        if knobs.source == "gsm8k":
+            return gsm8k.load_split(folder, split, count, seed, knobs.max_steps)
+        return mathematics.load_split(folder, knobs.source, split, count, seed)
+
     return World(
-        "gsm8k",
+        knobs.source,
         chosen,
-        lambda split, count, seed: gsm8k.load_split(folder, split, count, seed, knobs.max_steps),
-        bench=lambda count, seed: processbench.load(folder, "gsm8k", count, seed),
+        functools.cache(load),  # a stage asks again for what the one before it asked for
+        bench=lambda part, count, seed: processbench.load(folder, part, count, seed),
         temperature=knobs.temperature,
     )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
+from minisw.problems import files
 from minisw.records import Problem
 
 HUB_NAME = "openai/gsm8k"
@@ -17,24 +17,7 @@ def read(folder: Path | None, split: str, max_steps: int = 0) -> list[Problem]:
 
     Raises ValueError, in one line, where the file is missing or damaged, or the hub cannot be reached.
     """
-    if folder is None:
-        try:
-            from datasets import load_dataset
-
-            rows = list(load_dataset(HUB_NAME, "main", split=split))
-        except Exception as error:  # the hub's errors have no common base
-            raise ValueError(
-                f"cannot load {HUB_NAME} from the hub ({type(error).__name__}); give --problems.data-dir a folder "
-                "with gsm8k/train.jsonl and gsm8k/test.jsonl"
-            ) from None
-    else:
-        path = folder / "gsm8k" / f"{split}.jsonl"
-        try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        except OSError:
-            raise ValueError(f"cannot read {path}: --problems.data-dir must hold the published GSM8K files") from None
-        except ValueError:
-            raise ValueError(f"{path} is damaged: a line is not JSON; download it again") from None
+    rows = files.rows(folder, f"gsm8k/{split}.jsonl", HUB_NAME, split, "main")
     try:
         return [
             Problem(f"gsm8k-{split}-{i}", row["question"].strip(), row["answer"].split("####")[-1].strip().replace(",", ""))
@@ -54,6 +37,4 @@ def load_split(folder: Path | None, split: str, count: int, seed: int, max_steps
     random.Random(seed).shuffle(rows)
     cut = len(rows) // 5
     rows = {"test": rows, "validation": rows[:cut], "train": rows[cut:]}[split]
-    if len(rows) < count:
-        raise ValueError(f"GSM8K's {split} split has {len(rows)} problems, and {count} were asked for")
-    return rows[:count]
+    return files.picked(f"GSM8K's {split} split", rows, count)

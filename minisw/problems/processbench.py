@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
+from minisw.problems import files
 from minisw.records import BenchItem
 
 HUB_NAME = "Qwen/ProcessBench"
@@ -17,24 +17,7 @@ def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchIte
     proportion, one of each side at least. Raises ValueError, in one line, where the part cannot be had."""
     if part not in PARTS:
         raise ValueError(f"ProcessBench has no part {part!r}: choose one of {', '.join(PARTS)}")
-    if folder is None:
-        try:
-            from datasets import load_dataset
-
-            rows = list(load_dataset(HUB_NAME, split=part))
-        except Exception as error:  # the hub's errors have no common base
-            raise ValueError(
-                f"cannot load {HUB_NAME} from the hub ({type(error).__name__}); give --problems.data-dir a folder "
-                f"with processbench/{part}.json"
-            ) from None
-    else:
-        path = folder / "processbench" / f"{part}.json"
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except OSError:
-            raise ValueError(f"cannot read {path}: --problems.data-dir must hold the published ProcessBench files") from None
-        except ValueError:
-            raise ValueError(f"{path} is damaged: it is not JSON; download it again") from None
+    rows = files.rows(folder, f"processbench/{part}.json", HUB_NAME, part)
     try:
         items = [
             BenchItem(
