@@ -8,3 +8,10 @@ for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_cache, "128")
 
 __version__ = "0.1.0"
+
+
+def load_judge(path, **changes):
+    """The judge saved in a folder: `load_judge(path).judge(problem, steps)` (see minisw/judge.py)."""
+    from minisw.judge import load_judge  # torch is loaded only where it is needed
+
+    return load_judge(path, **changes)
