@@ -22,6 +22,7 @@ from minisw.logprobs import BLOCK as LOGITS
 from minisw.logprobs import Example
 from minisw.model import LanguageModel, dtype_of, pick_device
 from minisw.recipe import Recipe
+from minisw.runs import Run
 
 GB = 2**30
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, an 8-bit scale for 64 of them, an fp32 one for 256 scales
@@ -145,7 +146,7 @@ def preflight(recipe: Recipe, room: Callable[[torch.device], float] = available)
         config = AutoConfig.from_pretrained(recipe.model.folder(), **_gguf(recipe))
     except (OSError, ValueError, ImportError, KeyError):
         return None  # loading says in its own words why
-    found = estimate(config, recipe, min(PROMPT, 2 * recipe.segment.max_new_tokens))
+    found = estimate(config, recipe, prompt_length(recipe))
     there = room(pick_device(recipe.model.device))
     if found.peak > SPARE * there:
         raise ValueError(
@@ -198,6 +199,34 @@ def measure(lm: LanguageModel, adapter: str, recipe: Recipe, prompt: int, comple
             raise ValueError(f"{name} does not fit into the GPU's memory: give a smaller {knobs[name]}") from None
         found[name] = float(torch.cuda.max_memory_allocated()) if lm.device.type == "cuda" else 0.0
     return found
+
+
+def check(run: Run) -> None:
+    """Before the first stage: the estimate, and on a GPU the two largest moments tried, once a run folder.
+
+    Raises ValueError, in one sentence that names the knob, where the run cannot fit.
+    """
+    recipe = run.recipe
+    found = preflight(recipe)
+    if found is None or "memory" in run.facts:
+        return
+    run.console.print(
+        f"needs about {found.peak / GB:.1f} GB (training {found.training_peak / GB:.1f}, sampling {found.sampling_peak / GB:.1f})"
+    )
+    run.facts["memory"] = {"estimated_gb": round(found.peak / GB, 2)}
+    if pick_device(recipe.model.device).type == "cuda":
+        lm, prompt = run.lm, prompt_length(recipe)
+        rows = max(1, recipe.model.micro_tokens // (prompt + recipe.judge.max_new_tokens))
+        lm.new_adapter("preflight", recipe.lora, 0)
+        measured = measure(lm, "preflight", recipe, prompt, recipe.judge.max_new_tokens, rows)
+        lm.drop_adapter("preflight")
+        run.facts["memory"] |= {f"measured_{name}_gb": round(value / GB, 2) for name, value in measured.items()}
+        run.console.print("measured: " + ", ".join(f"{name} {value / GB:.1f} GB" for name, value in measured.items()))
+
+
+def prompt_length(recipe: Recipe) -> int:
+    """Tokens of a long judge prompt: problem, history and chunk of the longest solution, and the instruction."""
+    return min(PROMPT, 2 * recipe.segment.max_new_tokens)
 
 
 def table(found: Estimate) -> str:

@@ -142,12 +142,15 @@ def run(command: Command) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from rich.console import Console
 
+    from minisw import memory
     from minisw.report import table
     from minisw.runs import Run
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of peft's use of it, not of ours
     console = Console(stderr=True, quiet=not writes())
     this = Run(recipe, folder, console)
+    if not all(this.finished(name) for name in stages):
+        memory.check(this)
     functions = stage_functions()
     for number, name in enumerate(STAGES, 1):
         if name not in stages:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 
 import pytest
 
-from benchmarks import floor, side_by_side, works
+from benchmarks import floor, gpu, side_by_side, works
+from minisw.presets import PRESETS
 from minisw.recipe import ModelKnobs
 
 SMALL = works.Setting(
@@ -53,3 +55,17 @@ def test_the_table_compares_time_a_token():
     row = side_by_side.compare("judge", "embedded", [], 1, measure=lambda work, side, *rest: next(answers[side]))
     assert row["time_ratio"] == pytest.approx(0.5) and row["memory_ratio"] == 0.5
     assert "**0.50**" in side_by_side.table([row | {"bar": 0.5, "memory_bar": None}])
+
+
+def test_the_gpu_script_runs_at_small_size(tmp_path):
+    recipe = dataclasses.replace(
+        PRESETS["gpu-12gb"],
+        model=ModelKnobs(slots=16, autocast="", sampling_dtype="", checkpointing=True),
+        segment=dataclasses.replace(PRESETS["gpu-12gb"].segment, max_new_tokens=16),
+        judge=dataclasses.replace(PRESETS["gpu-12gb"].judge, max_new_tokens=8, group=2),
+    )
+    gpu.measure(recipe, tmp_path / "gpu.json", steps=2, prompts=2, branches=2, problems=2, minutes=5)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(found["curve"]) == 2 and found["annotation"]["tokens"] > 0 and found["memory"]["estimated_gb"]["training"] > 0
+    labels = [s.label for s in gpu.labelled_steps(20, 0)]
+    assert labels == [True, False] * 10
