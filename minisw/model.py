@@ -204,7 +204,7 @@ class LanguageModel:
         """
         layers = [m for m in self.model.modules() if isinstance(m, LoraLayer) and isinstance(m, BaseTunerLayer)]
         layers = [m for m in layers if type(m.get_base_layer()) is torch.nn.Linear and not m.disable_adapters]
-        aside = {p: p.data for p in self.model.parameters()}
+        aside = {p: p.data for p in self.model.parameters() if p.is_floating_point()}
         with torch.no_grad():
             for layer in layers:
                 weight = layer.get_base_layer().weight
@@ -214,8 +214,7 @@ class LanguageModel:
                         layer.merged_adapters.append(name)
             if self.sampling_dtype is not None:
                 for p in aside:
-                    if p.is_floating_point():
-                        p.data = p.data.to(self.sampling_dtype)
+                    p.data = p.data.to(self.sampling_dtype)
         try:
             yield
         finally:
@@ -317,5 +316,10 @@ def load_base(knobs: ModelKnobs) -> LanguageModel:
         quantise(model, dtype)
     if knobs.gguf_file or not knobs.four_bit:
         model.to(device)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # on such CPUs bitsandbytes lays a weight out anew when it is first used without gradients, and through that layout
+            # no gradient flows later, without an error
+            module.support_avx512bf16_for_cpu = False
     autocast, sampling = dtype_of(knobs.autocast, device), dtype_of(knobs.sampling_dtype, device)
     return LanguageModel(model, tokenizer, autocast, sampling, knobs.checkpointing)

@@ -315,6 +315,8 @@ class Sampler:
             # rows are left-aligned and attention is causal: what stands behind a prefix cannot change it
             ids, prefilled = self._padded([trunk.ids for trunk in batch]), DynamicCache()
             decoder(input_ids=ids, past_key_values=prefilled, use_cache=True)
+            if prefilled.get_seq_length() != ids.shape[1]:  # transformers drops use_cache in silence while it checkpoints
+                raise RuntimeError("the model sampled without its cache: leave the training context first")
             tails = _tails(requests, batch)
             place = {i: at for at, i in enumerate(tails)}
             if tails:

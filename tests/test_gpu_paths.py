@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from minisw import model, reproduce
 from minisw.grpo import train_grpo
 from minisw.judge import merge, write_card
+from minisw.logprobs import Example, collate, token_logprobs
 from minisw.model import dtype_of, load_base
 from minisw.presets import PRESETS
 from minisw.recipe import JudgeKnobs, Lora, ModelKnobs, Recipe
@@ -66,6 +67,34 @@ def test_other_families_sample_and_learn(family, bases, prompts):
     before = {name: p.detach().clone() for name, p in lm.adapter_parameters("judge").items()}
     metrics = step(lm, prompts)
     assert len(metrics) == 3 and any(m["grad_norm"] > 0 for m in metrics) and moved(lm, before)
+
+
+@needs_4_bits
+def test_gradients_through_four_bits_are_those_through_the_dequantised_weights(bases, prompts):
+    """After sampling too: what a layer does without gradients must not stop them later."""
+    import bitsandbytes.functional as bnb
+
+    knobs = ModelKnobs(name=str(bases["llama"]), autocast="", sampling_dtype="", four_bit=True, device="cpu")
+    small, full = load_base(knobs), load_base(dataclasses.replace(knobs, four_bit=False))
+    for module, other in zip(small.model.modules(), full.model.modules(), strict=True):
+        if type(module).__name__ == "Linear4bit":
+            other.weight.data = bnb.dequantize_4bit(module.weight.data, module.weight.quant_state).to(torch.float32)
+    grads = []
+    for lm in (small, full):
+        lm.new_adapter("judge", Lora(4, 8), 0)
+        Sampler(lm, 4).generate([Request(prompts[0], 2)], Sampling(3, 1.0), 0)
+        parameters = lm.adapter_parameters("judge")
+        generator = torch.Generator().manual_seed(1)
+        for key, p in parameters.items():
+            if "lora_B" in key:
+                p.data = 0.1 * torch.randn(p.shape, generator=generator)
+            p.requires_grad_(True)
+        batch = collate([Example(ids, [7, 9, 11]) for ids in prompts[:4]], 0, lm.device)
+        with lm.using("judge"):
+            token_logprobs(lm, batch)[0].sum().backward()
+        grads.append({key: p.grad for key, p in parameters.items()})
+    for key, grad in grads[1].items():
+        assert (grads[0][key] - grad).norm() < 1e-3 * grad.norm() and grad.norm() > 0, key
 
 
 @needs_4_bits

@@ -11,6 +11,7 @@ from minisw import sft, training
 from minisw.logprobs import Example, collate, token_logprobs
 from minisw.model import LanguageModel
 from minisw.recipe import Training
+from minisw.rollout import Request, Sampler, Sampling
 from minisw.training import accumulate, clipped_step
 
 
@@ -116,3 +117,11 @@ def test_a_scaled_loss_gives_the_same_step_and_an_overflow_none(judge_lm, exampl
     scale = lm.scaler.get_scale()
     assert clipped_step(lm, optimizer, parameters.values()) == 0.0
     assert all(torch.equal(p, before[name]) for name, p in parameters.items()) and lm.scaler.get_scale() < scale
+
+
+def test_sampling_without_a_cache_is_refused(judge_lm, prompts):
+    lm = judge_lm(checkpointing=True)
+    sampler = Sampler(lm, 4)
+    assert sampler.generate([Request(prompts[0])], Sampling(3, 0.0), 0)[0][0].ids
+    with lm.training(), pytest.raises(RuntimeError, match="sampled without its cache"):
+        sampler.generate([Request(prompts[0])], Sampling(3, 0.0), 0)
