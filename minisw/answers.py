@@ -10,6 +10,8 @@ from fractions import Fraction
 
 from minisw import algebra
 
+_BASE = re.compile(r"\w_\{?(\d+)\}?$")  # 52_8
+_UNIT = re.compile(r"\\(?:text|mbox|mathrm)\{[^}]*\}\^?\{?(\d*)\}?$")  # 15\mbox{ cm}^2
 LONGEST = 300  # characters of an answer that algebra is tried on; what is longer is a text, not an answer
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?$|-?\$?\.\d+$")
@@ -51,6 +53,12 @@ def canonical(answer: str) -> str:
     return _normal(answer) if value is None else str(value)
 
 
+def _unlike(pattern: re.Pattern, gold: str, answer: str) -> bool:
+    """Whether both end in a base, or in the power of a unit, and in another one: algebra reads neither."""
+    left, right = pattern.search(gold), pattern.search(answer)
+    return bool(left and right and left[1] != right[1])
+
+
 def verify(gold: str, answer: str | None) -> bool:
     """Whether `answer` equals the reference `gold`: as text, as exact numbers where both are, else by algebra.
 
@@ -66,6 +74,8 @@ def verify(gold: str, answer: str | None) -> bool:
         right = number(words[1]) if words else None
     if left is not None and right is not None:
         return left == right
+    if _unlike(_BASE, gold, answer) or _unlike(_UNIT, gold, answer):
+        return False
     if len(answer) > LONGEST or not any(c.isalnum() for c in answer) or not algebra.installed():
         return False
     return algebra.equal(gold, answer)

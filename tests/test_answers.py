@@ -59,6 +59,10 @@ needs_algebra = pytest.mark.skipif(not algebra.installed(), reason="math-verify 
         ("\\frac{1}{2}", "0.5", True),
         ("10\\%", "0.1", True),
         ("p - q", "q - p", False),
+        ("52_8", "52_9", False),
+        ("52_8", "52_{8}", True),
+        ("15\\mbox{ cm}^2", "15\\mbox{ cm}^3", False),
+        ("15\\mbox{ cm}^2", "15 \\text{ cm}^{2}", True),
         ("5", "x = 5", True),  # what is odd in the answer: an assignment is stripped
     ],
 )
