@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,13 +104,15 @@ class LanguageModel:
             yield
             return
         model = self.causal_lm
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.train()  # transformers checkpoints only then; no dropout is on, so nothing else changes
-        try:
-            yield
-        finally:
-            model.gradient_checkpointing_disable()
-            model.eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers 6's names, which not every 5 has
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.train()  # transformers checkpoints only then; no dropout is on, so nothing else changes
+            try:
+                yield
+            finally:
+                model.gradient_checkpointing_disable()
+                model.eval()
 
     # --- adapters --------------------------------------------------------------------------------------------------
 
