@@ -6,7 +6,7 @@ Four ideas, each in one place:
   positions, and a branch may start at any prefix of it; all boundaries of a solution and all samples of a group share
   that one forward, and requests that begin alike (the steps of one solution, judged one by one) the part that they share.
 - **A common prefix is kept and read once** (`attention.py`): rows that start on the same sequence do not copy it.
-- **A cache that does not grow by concatenation** (`_SlotLayer`): every running row owns a slot of one buffer and writes its
+- **A cache that does not grow by concatenation** (`slots.py`): every running row owns a slot of one buffer and writes its
   next key and value at its own length, so rows of different lengths need no padding; the buffer grows by blocks of positions.
 - **Finished rows leave**: a slot whose row has ended takes the next branch from the queue (longest prefix first); when the
   queue is empty the running rows move together and the batch shrinks.
@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+from transformers.cache_utils import DynamicCache
 
 from minisw import processes
 from minisw.attention import SharedPrefixes, behind_prefixes, decoding
+from minisw.draws import sample, streams, uniforms
 from minisw.model import LanguageModel
+from minisw.slots import Slots
 
-BLOCK = 16  # positions by which the cache grows
-SHRINK = 0.5  # it shrinks when its longest row takes at most this share of it: many rows have just begun together
 ALIKE = 0.3  # requests share a sequence where they have at least this share of their tokens in common
 COMPACT = 0.75  # rows move together when at most this share of them still runs: moving costs as much as some tokens
 
@@ -61,107 +61,6 @@ class Sampling:
     max_new_tokens: int
     temperature: float = 1.0
     stop: str | None = None
-
-
-class _SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer: [slots, heads, view, head size]; a row's next ones are written at its own length.
-
-    They are used whole, what a mask hides included: batched products copy an operand that is cut out of a larger one.
-    """
-
-    def __init__(self, state: _Slots):
-        super().__init__()
-        self.state = state
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        _, heads, _, size = key_states.shape
-        state, empty = self.state, key_states.new_zeros(0)
-        room = state.slots * heads * state.room * size
-        self.memory = [key_states.new_zeros(room), value_states.new_zeros(room)]
-        self.keys, self.values = (empty.view(state.slots, heads, 0, size) for _ in self.memory)
-        self.is_initialized = True
-
-    def reserve(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Be `view` positions wide."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        if self.keys.shape[2] != self.state.view:
-            self.lay_out(slice(None))
-
-    def lay_out(self, rows: slice | torch.Tensor) -> None:
-        """Keep these rows, in memory that `view` positions of each slot fill without a gap."""
-        self.memory[0], self.keys = self.state.lay_out(self.memory[0], self.keys, rows)
-        self.memory[1], self.values = self.state.lay_out(self.memory[1], self.values, rows)
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
-        self.reserve(key_states, value_states)
-        n, lengths = key_states.shape[0], self.state.lengths
-        rows = self.state.rows[:n]
-        self.keys[rows, :, lengths[:n]] = key_states[:, :, 0]
-        self.values[rows, :, lengths[:n]] = value_states[:, :, 0]
-        return self.keys[:n], self.values[:n]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.state.view, 0
-
-    def get_seq_length(self) -> int:
-        return self.state.view - 1
-
-    def get_max_length(self) -> int:
-        return self.state.room
-
-
-class _Slots:
-    """The cache, `view` positions wide, and the length of the row in each slot. Its width is a multiple of `BLOCK`."""
-
-    def __init__(self, slots: int, room: int, layers: int, device: torch.device):
-        self.slots, self.room, self.view = slots, -(-room // BLOCK) * BLOCK, 0
-        self.rows = torch.arange(slots, device=device)
-        self.lengths = torch.zeros(slots, dtype=torch.long, device=device)
-        self.cache = Cache(layers=[_SlotLayer(self) for _ in range(layers)])
-        self._spare: torch.Tensor | None = None
-
-    def reserve(self, positions: int) -> None:
-        """Be wide enough for `positions`."""
-        self.view = max(self.view, -(-positions // BLOCK) * BLOCK)
-
-    def fit(self, positions: int) -> None:
-        """Be wide enough for `positions`, where these are the longest row's, and not much wider."""
-        if positions <= SHRINK * self.view:
-            self.view = 0
-        self.reserve(positions)
-
-    def lay_out(self, memory: torch.Tensor, old: torch.Tensor, rows: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`old[rows]`, `view` positions wide, in the spare memory; the memory where it lay is the next spare.
-
-        Memory is taken once and goes round: fresh pages cost several times what is written to them.
-        """
-        _, heads, wide, size = old.shape
-        wide = min(wide, self.view)
-        spare = torch.zeros_like(memory) if self._spare is None else self._spare
-        new = spare[: self.slots * heads * self.view * size].view(self.slots, heads, self.view, size)
-        new[:, :, :wide] = old[rows, :, :wide]
-        new[:, :, wide:] = 0
-        self._spare = memory
-        return spare, new
-
-    def fill(self, slot: int, prefilled: DynamicCache, row: int, first: int, length: int) -> None:
-        """Copy `length` positions of a prefilled row, from `first` on, into a slot."""
-        self.reserve(length)
-        for mine, theirs in zip(self.cache.layers, prefilled.layers, strict=True):
-            mine.reserve(theirs.keys, theirs.values)
-            mine.keys[slot, :, :length] = theirs.keys[row, :, first : first + length]
-            mine.values[slot, :, :length] = theirs.values[row, :, first : first + length]
-        self.lengths[slot] = length
-
-    def compact(self, keep: torch.Tensor) -> None:
-        """Move the rows in `keep` (slot indices, ascending) to the front; the cache shrinks to them."""
-        self.slots = len(keep)
-        self.lengths, self.rows = self.lengths[keep], self.rows[: len(keep)]
-        self.view = 0
-        self.reserve(int(self.lengths.max()) + 1)
-        for layer in self.cache.layers:
-            layer.lay_out(keep)
 
 
 @dataclass(frozen=True)
@@ -296,14 +195,16 @@ class Sampler:
             found = [Trunk(requests[i].ids, {i: 0}) for trunk in found for i in trunk.members]
         shared = SharedPrefixes(count, layers, device) if sharing else None
         own = max(len(requests[i].ids) - common for trunk in found for i, common in trunk.members.items())
-        slots = _Slots(count, own + sampling.max_new_tokens, layers, device)
+        slots = Slots(count, own + sampling.max_new_tokens, layers, device)
         with self.lm.merged(), decoding(self.lm.causal_lm):
-            queue = self._prefilled(requests, results, found, streams(seed, results))
+            numbers = iter(streams(seed, sum(map(len, results))))
+            rows = [[(completion, next(numbers)) for completion in group] for group in results]
+            queue = self._prefilled(requests, rows, found)
             self._run(slots, shared, queue, sampling, progress)
         slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector
 
     def _prefilled(
-        self, requests: Sequence[Request], results: list[list[Completion]], found: list[Trunk], streams: list[list[int]]
+        self, requests: Sequence[Request], rows: list[list[tuple[Completion, int]]], found: list[Trunk]
     ) -> Iterator[tuple[DynamicCache, int, list[_Start]]]:
         """Prefill batch by batch; yield trunk by trunk (a prefilled cache, its row there) and the rows that begin on it."""
         decoder, at = self.lm.causal_lm.get_decoder(), 0
@@ -325,17 +226,17 @@ class Sampler:
                     decoder, prefilled, owner, before, self._padded([tail for *_, tail in tails.values()])
                 )
             for number, trunk in enumerate(batch):
-                rows = []
+                starts = []
                 for i, common in trunk.members.items():
-                    request, rest = requests[i], zip(results[i], streams[i], strict=True)
+                    request, rest = requests[i], iter(rows[i])
                     cache, row, first = (behind, place[i], ids.shape[1]) if i in tails else (prefilled, number, 0)
                     for start in request.starts or (len(request.ids),):
                         on = min(common, start - 1)
-                        rows += [
+                        starts += [
                             _Start(on, cache, row, first, start - 1 - on, request.ids[start - 1], *next(rest))
                             for _ in range(request.count)
                         ]
-                yield prefilled, number, rows
+                yield prefilled, number, starts
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Right-padded token ids, [rows, longest]."""
@@ -344,7 +245,7 @@ class Sampler:
             ids[number, : len(row)] = torch.tensor(row)
         return ids.to(self.lm.device)
 
-    def _run(self, slots: _Slots, shared: SharedPrefixes | None, queue, sampling: Sampling, progress) -> None:
+    def _run(self, slots: Slots, shared: SharedPrefixes | None, queue, sampling: Sampling, progress) -> None:
         lm = self.lm
         ends = torch.tensor(self.lm.end_ids, device=lm.device)
         closing = self._closing(sampling.stop) if sampling.stop else frozenset()
@@ -425,36 +326,3 @@ class Sampler:
 
     def _stopped(self, ids: list[int], stop: str) -> bool:
         return stop in self.lm.decode(ids[-(len(stop) + 2) :])
-
-
-def sample(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> torch.Tensor:
-    """One token id a row from logits [rows, vocabulary], at numbers `uniform` [rows] in 0…1; greedy at temperature 0."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    # the inverse of the distribution function, on the device
-    cumulative = (logits.float() / temperature).softmax(-1).cumsum(-1)
-    drawn = uniform[:, None].to(cumulative.dtype) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, drawn, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-
-
-def streams(seed: int, results: Sequence[Sequence[Completion]]) -> list[list[int]]:
-    """A stream of random numbers for every completion: a function of the seed and its place among all."""
-    count = sum(map(len, results))
-    found = iter(mixed(mixed(torch.tensor(seed % 2**63)) + torch.arange(count)).tolist())
-    return [[next(found) for _ in group] for group in results]
-
-
-def mixed(x: torch.Tensor) -> torch.Tensor:
-    """int64 → int64 that looks random: the finaliser of SplitMix64 (Steele et al. 2014), on the device."""
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
-
-
-def uniforms(streams: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Numbers in 0…1 [rows] at `positions` of the rows' streams, both int64 [rows]; float64.
-
-    A row draws from a stream of its own, so what it samples depends on nothing that runs beside it: not on the number of
-    slots, nor on the process.
-    """
-    return ((mixed(streams + (positions + 1) * -0x61C8864680B583EB) >> 11) & 0x1FFFFFFFFFFFFF).double() / 2**53

@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 import torch
 
+from minisw.draws import sample, streams, uniforms
 from minisw.model import LanguageModel
-from minisw.rollout import Completion, Request, Sampler, Sampling, streams, uniforms
+from minisw.rollout import Completion, Request, Sampler, Sampling
 
 GREEDY = Sampling(max_new_tokens=24, temperature=0)
 
@@ -337,14 +338,14 @@ def test_what_a_row_samples_does_not_depend_on_what_runs_beside_it(share, tiny_l
 
 
 def test_uniforms_are_uniform_and_streams_independent():
-    streams_of = torch.tensor(streams(3, [[Completion()] * 200] * 2)).flatten()
+    streams_of = torch.tensor(streams(3, 400))
     drawn = torch.stack([uniforms(streams_of, torch.full_like(streams_of, at)) for at in range(200)], dim=1)  # [400, 200]
     assert drawn.min() >= 0 and drawn.max() < 1
     counts = torch.histc(drawn, 20, 0, 1)
     assert ((counts - 4000).square() / 4000).sum() < 43.8  # chi-square, 19 degrees of freedom, p = 0.001
     for other in (drawn.roll(1, 0), drawn.roll(1, 1)):  # neighbours in stream and in position
         assert abs(torch.corrcoef(torch.stack([drawn.flatten(), other.flatten()]))[0, 1]) < 0.013  # 3.7 sigma
-    assert streams(3, [[Completion()] * 2, [Completion()]]) == [streams_of[:2].tolist(), streams_of[2:3].tolist()]
+    assert streams(3, 5) == streams_of[:5].tolist() != streams(4, 5)
 
 
 def test_out_of_memory_halves_the_rows(tiny_lm: LanguageModel, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, caplog):
@@ -364,3 +365,10 @@ def test_out_of_memory_halves_the_rows(tiny_lm: LanguageModel, prompts: list[lis
     monkeypatch.setattr(Sampler, "_run", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no memory")))
     with pytest.raises(ValueError, match="out of memory with one row"):
         Sampler(tiny_lm, 8).generate(requests, sampling, seed=0)
+
+
+def test_a_number_beside_1_gives_a_token_that_has_probability():
+    logits = torch.tensor([[0.0, 1.0, 2.0] + [float("-inf")] * 5])
+    for number in (1 - 2**-53, 1 - 2**-25, 1.0):
+        assert sample(logits, 1.0, torch.tensor([number], dtype=torch.float64)).tolist() == [2]
+    assert sample(logits, 1.0, torch.tensor([0.0], dtype=torch.float64)).tolist() == [0]
