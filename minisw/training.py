@@ -65,6 +65,7 @@ def clipped_step(lm: LanguageModel, optimizer: torch.optim.Optimizer, parameters
 
     In fp16 losses were scaled, and a step whose gradients overflowed is left out (norm 0) and the scale halved.
     """
+    lm.scaler.scale(torch.zeros(1, device=lm.device))  # a process whose share was empty has scaled nothing yet
     lm.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(list(parameters), 1.0).item()
     lm.scaler.step(optimizer)
