@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OPEN, CLOSE = "<chunk>", "</chunk>"
-POSITIVE, NEGATIVE = "\\boxed{Positive}", "\\boxed{Negative}"
+BOX, POSITIVE, NEGATIVE = "\\boxed{", "\\boxed{Positive}", "\\boxed{Negative}"
+VERDICT = f"\n\nVerdict: {BOX}"  # the last line of a judge's reply, begun
 PLUS, MINUS = "+", "-"  # the two replies of the discriminative baseline
 
 
@@ -23,7 +24,7 @@ class Prompts:
     segment: str
     judge: str
     classify: str
-    segment_lines: str = ""
+    segment_numbered: str = ""
 
     def for_judge(self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False) -> str:
         """Problem, historical reasoning path and new chunk (StepWiser §3.3) as one user message."""
@@ -46,16 +47,17 @@ ENGLISH = Prompts(
         "Copy the text exactly, with every character and line break, and only add tags: put each chunk between <chunk> "
         "and </chunk>, with nothing outside the tags.\n\nSolution:\n{text}"
     ),
-    segment_lines=(
-        "Below is a solution to a mathematics problem, with its lines numbered. Group the lines into steps, each one complete "
-        "piece of reasoning. Which lines begin a new step? Reply with their numbers only, separated by commas.\n\n{text}"
+    segment_numbered=(
+        "Below is a solution to a mathematics problem, with its paragraphs numbered. Group the paragraphs into steps, each one "
+        "complete piece of reasoning. Which paragraphs begin a new step? Reply with their numbers only, separated by commas."
+        "\n\n{text}"
     ),
     judge=(
-        "You check one step of a solution to a mathematics problem.\n\nProblem:\n{question}\n\n"
-        "Reasoning so far:\n{history}\n\nNew step to check:\n{chunk}\n\n"
+        "You are a teacher who checks one step of a solution to a mathematics problem. Do not solve the problem.\n\n"
+        "Problem:\n{question}\n\nReasoning so far:\n{history}\n\nNew step to check:\n{chunk}\n\n"
         "First analyse the new step in a few sentences: what is its goal, do its logic, method and calculation hold, and "
-        "why? Then give your verdict on a last line: \\boxed{{Positive}} if the new step is right, \\boxed{{Negative}} if it "
-        "has an error."
+        "why? Then give your verdict: \\boxed{{Positive}} if the new step is right, \\boxed{{Negative}} if it has an error.\n"
+        "Reply in this form:\nAnalysis: (your sentences)\nVerdict: \\boxed{{Positive}} or \\boxed{{Negative}}"
     ),
     classify=(
         "Problem:\n{question}\n\nReasoning so far:\n{history}\n\nNew step:\n{chunk}\n\n"

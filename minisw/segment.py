@@ -116,7 +116,7 @@ def teach(
     """A segmentation of each text, None where the teacher gave none that rejoins; the same filter for every source.
 
     "rules": the world's own. "prompted": the active model copies the text and puts tags into it (the paper's way).
-    "numbered": it names the lines that begin a new chunk, for models too small to copy a text without a slip.
+    "numbered": it names the paragraphs that begin a new chunk, for models too small to copy a text without a slip.
     """
     if source == "rules":
         if world.teacher is None:
@@ -124,28 +124,41 @@ def teach(
         offers = [[world.teacher(text)] for text in texts]
     else:
         prompted, words = source == "prompted", world.prompts
-        if not prompted and not words.segment_lines:
-            raise ValueError(f"the prompts of {world.name!r} have none for numbered lines: use --segment.teacher prompted")
-        shown = texts if prompted else ["".join(f"[{i}] {s}" for i, s in enumerate(split_newlines(t), 1)) for t in texts]
-        template, begun = (words.segment, OPEN) if prompted else (words.segment_lines, "1,")
+        if not prompted and not words.segment_numbered:
+            raise ValueError(f"the prompts of {world.name!r} have none for numbered paragraphs: use --segment.teacher prompted")
+        shown = texts if prompted else ["".join(f"[{i}] {s}" for i, s in enumerate(units(t), 1)) for t in texts]
+        template, begun = (words.segment, OPEN) if prompted else (words.segment_numbered, "1,")
         longest = 2 * max((len(lm.encode(text)) for text in texts), default=0) + 64 if prompted else 64
         requests = [Request(lm.chat(template.format(text=text), begun), tries) for text in shown]
         groups = sampler.generate(requests, Sampling(longest, world.temperature), seed)
-        read = parse_exact if prompted else parse_lines
+        read = parse_exact if prompted else parse_numbered
         offers = [[read(begun + lm.decode(c.ids), text) for c in group] for group, text in zip(groups, texts, strict=True)]
     return [next((chunks for chunks in offer if rejoins(chunks, text)), None) for offer, text in zip(offers, texts, strict=True)]
 
 
-def parse_lines(reply: str, text: str) -> list[str]:
-    """The text cut before the lines whose numbers the reply names. Empty where they are not rising numbers of its lines, or
-    where a text of four lines or more is left in one piece."""
-    lines = split_newlines(text)
+def units(text: str) -> list[str]:
+    """What a numbering teacher may group: paragraphs, a displayed formula with the one before it; lines where there are few."""
+    paragraphs: list[str] = []
+    for part in split_blank_lines(text):
+        if paragraphs and part.lstrip().startswith("\\["):
+            paragraphs[-1] += part
+        else:
+            paragraphs.append(part)
+    return paragraphs if len(paragraphs) > 3 else split_newlines(text)
+
+
+def parse_numbered(reply: str, text: str) -> list[str]:
+    """The text cut before the units whose numbers the reply names.
+
+    Empty where they are not rising numbers of its units, or where, of four units or more, one chunk takes over half of the
+    text: a small model likes to count "1, 2, 3" and leave the rest in one piece.
+    """
+    parts = units(text)
     starts = [int(number) for number in re.findall(r"\d+", reply)]
-    if not starts or starts[0] != 1 or starts != sorted(set(starts)) or starts[-1] > len(lines):
+    if not starts or starts[0] != 1 or starts != sorted(set(starts)) or starts[-1] > len(parts):
         return []
-    if len(starts) == 1 and len(lines) > 3:
-        return []
-    return ["".join(lines[a - 1 : b - 1]) for a, b in zip(starts, [*starts[1:], len(lines) + 1], strict=True)]
+    chunks = ["".join(parts[a - 1 : b - 1]) for a, b in zip(starts, [*starts[1:], len(parts) + 1], strict=True)]
+    return [] if len(parts) > 3 and 2 * max(map(len, chunks)) > len(text) else chunks
 
 
 def parse_exact(reply: str, text: str) -> list[str]:

@@ -3,11 +3,11 @@
 import pytest
 
 from minisw.judges.discriminative import DiscriminativeJudge, balanced_accuracy, best_threshold
-from minisw.judges.generative import GenerativeJudge, format_examples, parse_verdict
+from minisw.judges.generative import GenerativeJudge, elicit, format_examples, parse_verdict
 from minisw.model import copy_adapter
 from minisw.problems import load_world
 from minisw.problems.elicit import chain
-from minisw.recipe import ProblemKnobs
+from minisw.recipe import JudgeKnobs, ProblemKnobs
 from minisw.records import Judgment, LabelledStep
 from minisw.rollout import Completion, Sampler
 
@@ -110,6 +110,34 @@ def test_a_copied_adapter_judges_alike_and_goes_its_own_way(new_lm):
     assert all((a == b).all() for a, b in pairs)
     pairs[0][1].data += 1
     assert (pairs[0][0] != pairs[0][1]).all()
+
+
+class Letters:
+    """A stand-in for a model whose tokens are letters."""
+
+    encode = staticmethod(lambda text: [ord(c) for c in text])
+    decode = staticmethod(lambda ids: "".join(map(chr, ids)))
+    chat = encode
+
+
+def test_a_base_that_ends_without_a_verdict_is_asked_for_it():
+    """The last line is begun where an ended reply has no verdict; one cut short, or with a verdict, stays as it is."""
+    said = ["Fine. \\boxed{Negative}", "It holds.\nVerdict: Positive", "It fails.", "cut sho"]
+    asked = []
+
+    class Base:
+        def generate(self, requests, sampling, seed):
+            asked.append(requests)
+            if len(asked) == 1:
+                return [[Completion(Letters.encode(text), text != said[3]) for text in said]]
+            return [[Completion(Letters.encode("Positive}"), True)] for _ in requests]
+
+    english = load_world(ProblemKnobs(source="gsm8k", prompts="english"))
+    (replies,) = elicit(Letters, Base(), english, STEPS[:1], JudgeKnobs(format_samples=4), 0)
+    ended = ["It holds.\n\nVerdict: \\boxed{Positive}", "It fails.\n\nVerdict: \\boxed{Positive}"]
+    assert replies == [said[0], *ended, said[3]] and [parse_verdict(r) for r in replies] == [False, True, True, None]
+    prompt = asked[0][0].ids
+    assert [Letters.decode(r.ids[len(prompt) :]) for r in asked[1]] == [text.removesuffix("Positive}") for text in ended]
 
 
 def test_the_chain_puts_the_bases_own_words_together(tiny_lm):

@@ -85,8 +85,9 @@ def test_a_teacher_may_change_white_space_only(reply, expected):
 @pytest.mark.parametrize(
     "reply,expected",
     [
-        ("1, 3", ["a\nb\n\n", "c\nd"]),
-        ("1, 2, 3, 4.", ["a\n", "b\n\n", "c\n", "d"]),
+        ("1, 3", ["aa\nbb\n\n", "cc\ndddd"]),
+        ("1, 2, 3, 4.", ["aa\n", "bb\n\n", "cc\n", "dddd"]),
+        ("1, 2", []),  # over half in one chunk
         ("1", []),
         ("2, 3", []),
         ("1, 3, 2", []),
@@ -95,7 +96,14 @@ def test_a_teacher_may_change_white_space_only(reply, expected):
         ("none", []),
     ],
 )
-def test_a_teacher_may_name_the_first_lines_of_the_chunks(reply, expected):
-    text = "a\nb\n\nc\nd"
-    chunks = segment.parse_lines(reply, text)
+def test_a_teacher_may_name_the_first_units_of_the_chunks(reply, expected):
+    text = "aa\nbb\n\ncc\ndddd"
+    chunks = segment.parse_numbered(reply, text)
     assert chunks == expected and (not chunks or segment.rejoins(chunks, text))
+
+
+def test_units_are_paragraphs_with_their_formulas_or_lines_where_there_are_few():
+    text = "First:\n\n  \\[ 1 + 1 = 2 \\]\n\nSo 2.\nYes.\n\nThen 3.\n\nEnd."
+    found = segment.units(text)
+    assert segment.rejoins(found, text) and [part.split()[0] for part in found] == ["First:", "So", "Then", "End."]
+    assert segment.units("a\nb\n\nc") == ["a\n", "b\n\n", "c"]

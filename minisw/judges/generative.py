@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from minisw.runs import Run
 from minisw.sft import train_sft
 
 START, JUDGE, TENTH_START, TENTH = "start", "judge", "tenth-start", "tenth"
-_BOX = "\\boxed{"
+_LAST_LINE = re.compile(r"[\s*]*\bVerdict\W[^\n]*$")  # a verdict without its box
 
 
 def parse_verdict(reply: str) -> bool | None:
@@ -86,10 +87,11 @@ class GenerativeJudge:
         return judgments
 
     def _with_probabilities(self, requests: Sequence[Request], judgments: Sequence[Judgment]) -> list[Judgment]:
-        words = [self.lm.encode(f"{_BOX}{word}")[len(self.lm.encode(_BOX)) :][0] for word in ("Positive", "Negative")]
+        box = len(self.lm.encode(prompts.BOX))
+        words = [self.lm.encode(verdict)[box] for verdict in (prompts.POSITIVE, prompts.NEGATIVE)]
         readable = [i for i, j in enumerate(judgments) if j.verdict is not None]
         texts = [judgments[i].analysis for i in readable]
-        texts = [text[: max(text.rfind(prompts.POSITIVE), text.rfind(prompts.NEGATIVE)) + len(_BOX)] for text in texts]
+        texts = [text[: max(text.rfind(prompts.POSITIVE), text.rfind(prompts.NEGATIVE)) + len(prompts.BOX)] for text in texts]
         asked = [requests[i].ids + self.lm.encode(text) for i, text in zip(readable, texts, strict=True)]
         p = next_token_probabilities(self.lm, asked, words, self.micro_tokens)[:, 0].tolist() if asked else []
         out = list(judgments)
@@ -123,12 +125,27 @@ class ElicitedJudge:
 def elicit(
     lm: LanguageModel, sampler: Sampler, world: World, steps: Sequence[LabelledStep], knobs: JudgeKnobs, seed: int
 ) -> list[list[str]]:
-    """First replies of the bare base: through the world's own chain, or by the judge's prompt where the base can follow it."""
+    """First replies of the bare base: through the world's own chain, or by the judge's prompt where the base can follow it.
+
+    Only the labels decide which of them are learned from (`format_examples`), so a verdict may be asked for separately.
+    """
     if world.elicit is not None:
         return world.elicit(lm, sampler, steps, knobs.format_samples, seed)
     requests = [Request(lm.chat(world.prompts.for_judge(s.question, s.history, s.chunk)), knobs.format_samples) for s in steps]
     groups = sampler.generate(requests, Sampling(knobs.max_new_tokens), seed)
-    return [[lm.decode(c.ids) for c in group] for group in groups]
+    replies = [[lm.decode(c.ids) for c in group] for group in groups]
+    # a small base ends most analyses without a verdict: its last line is begun for it there
+    begun = {
+        (i, k): _LAST_LINE.sub("", text.rstrip()) + prompts.VERDICT
+        for i, group in enumerate(replies)
+        for k, text in enumerate(group)
+        if groups[i][k].finished and parse_verdict(text) is None
+    }
+    asked = [Request(requests[i].ids + lm.encode(text)) for (i, _), text in begun.items()]
+    ends = sampler.generate(asked, Sampling(8, stop="}"), seed + 1)
+    for ((i, k), text), (end,) in zip(begun.items(), ends, strict=True):
+        replies[i][k] = text + lm.decode(end.ids)
+    return replies
 
 
 def format_examples(
