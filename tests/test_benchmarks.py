@@ -7,8 +7,10 @@ import importlib.util
 import json
 
 import pytest
+import torch
 
-from benchmarks import floor, gpu, side_by_side, works
+from benchmarks import floor, gpu, memory_count, side_by_side, works
+from minisw import memory
 from minisw.presets import PRESETS
 from minisw.recipe import ModelKnobs
 
@@ -69,3 +71,23 @@ def test_the_gpu_script_runs_at_small_size(tmp_path):
     assert len(found["curve"]) == 2 and found["annotation"]["tokens"] > 0 and found["memory"]["estimated_gb"]["training"] > 0
     labels = [s.label for s in gpu.labelled_steps(20, 0)]
     assert labels == [True, False] * 10
+
+
+def test_the_counter_sees_what_lives_and_what_is_gone():
+    with memory_count.Counter() as counter:
+        kept = torch.zeros(1000)
+        view = kept[:10]
+        del kept
+        gone = torch.zeros(500) + 1  # two of them for a moment
+        del gone
+        assert counter.now == 4000 and len(view) == 10
+    assert counter.peak == 4000 + 2 * 2000
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_the_estimate_of_a_micro_batch_is_above_what_is_counted_and_below_twice_that(checkpointing):
+    recipe = PRESETS["gpu-8gb"]
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, checkpointing=checkpointing, micro_tokens=2400))
+    counted = memory_count.count(memory_count.MODELS["0.5b"], recipe, 900, 300, 2)
+    found = memory.estimate(memory_count.MODELS["0.5b"], recipe, 900, 300, rows=2 if checkpointing else 0)
+    assert counted < found.activations + found.logits < 2 * counted
