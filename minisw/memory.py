@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from minisw.logprobs import BLOCK as LOGITS
 from minisw.logprobs import Example
-from minisw.model import LanguageModel, dtype_of, pick_device
+from minisw.model import LanguageModel, cause_and_mend, dtype_of, pick_device
 from minisw.recipe import Recipe
 from minisw.runs import Run
 
@@ -138,13 +138,15 @@ def advice(found: Estimate, recipe: Recipe) -> str:
 
 
 def preflight(recipe: Recipe, room: Callable[[torch.device], float] = available) -> Estimate | None:
-    """The estimate of a recipe, before anything is loaded; None where the model's config is not at hand.
+    """The estimate of a recipe, before anything is loaded; None where the model's config says too little.
 
-    Raises ValueError, in one sentence that names the knob, where it cannot fit.
+    Raises ValueError, in one sentence, where it cannot fit (naming the knob) or the model cannot be had.
     """
     try:
         config = AutoConfig.from_pretrained(recipe.model.folder(), **_gguf(recipe))
-    except (OSError, ValueError, ImportError, KeyError):
+    except OSError as error:
+        raise ValueError(cause_and_mend(recipe.model, error)) from None
+    except (ValueError, ImportError, KeyError):
         return None  # loading says in its own words why
     found = estimate(config, recipe, prompt_length(recipe))
     there = room(pick_device(recipe.model.device))

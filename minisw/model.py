@@ -279,6 +279,26 @@ def quantise(model: torch.nn.Module, dtype: torch.dtype) -> None:
     model.is_loaded_in_4bit = True  # by this peft knows
 
 
+def cause_and_mend(knobs: ModelKnobs, error: Exception) -> str:
+    """Why the base of a recipe cannot be loaded and what helps, in one line, out of what a loader said."""
+    folder = Path(knobs.folder())
+    said = (str(error).strip().splitlines() or ["unreadable"])[0].rstrip(".: ")
+    if "gated repo" in str(error):
+        why = "it is gated; accept its terms on its page at the hub, then log in with `hf auth login`"
+    elif not folder.is_dir():
+        away = "couldn't connect" in str(error)
+        why = "the hub cannot be reached and no copy is here" if away else said
+        why += "; give --model.name a folder" + ("" if away else " or a hub name that exists")
+    elif knobs.gguf_file and not (folder / knobs.gguf_file).is_file():
+        why = f"{knobs.gguf_file} is not in it; give --model.gguf-file another name"
+    elif not knobs.gguf_file and not (folder / "config.json").is_file():
+        there = sorted(path.name for path in folder.glob("*.gguf"))
+        why = "it has no config.json; give " + (f"--model.gguf-file {there[0]}" if there else "--model.name another folder")
+    else:
+        why = f"a file is damaged or incomplete ({said}); download it again"
+    return f"cannot load the model {knobs.folder()!r}: {why}"
+
+
 def load_base(knobs: ModelKnobs) -> LanguageModel:
     """Load the base of a recipe. Raises ValueError, in one line, where it cannot be had."""
     device = pick_device(knobs.device)
@@ -306,10 +326,7 @@ def load_base(knobs: ModelKnobs) -> LanguageModel:
             f"loading {where!r} needs a package that is not installed: {str(error).strip().splitlines()[0]}"
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
-        first = (str(error).strip().splitlines() or ["unreadable"])[0]
-        raise ValueError(
-            f"cannot load the model {where!r}: {first} Give --model.name a folder or a hub name that exists."
-        ) from None
+        raise ValueError(cause_and_mend(knobs, error)) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.chat_template:

@@ -13,6 +13,7 @@ import difflib
 import errno
 import io
 import json
+import logging
 import os
 import sys
 import warnings
@@ -147,6 +148,7 @@ def run(command: Command) -> None:
     from minisw.runs import Run
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of peft's use of it, not of ours
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries: where they fail we say so, in one line
     console = Console(stderr=True, quiet=not writes())
     this = Run(recipe, folder, console)
     if not all(this.finished(name) for name in stages):

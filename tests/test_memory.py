@@ -70,7 +70,8 @@ def test_a_run_that_cannot_fit_is_refused_and_the_knob_named(changes, room, knob
 
 def test_the_embedded_preset_passes_and_a_missing_model_is_left_to_loading():
     assert memory.preflight(PRESETS["tiny"]).peak < 2 * memory.GB
-    assert memory.preflight(with_model("smoke", name="no/such-model")) is None
+    with pytest.raises(ValueError, match="no/such-model"):
+        memory.preflight(with_model("smoke", name="no/such-model"))
 
 
 def test_the_estimate_of_what_a_forward_keeps_is_right_within_a_third(new_lm):

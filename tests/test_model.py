@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from minisw import recipe
-from minisw.model import LanguageModel, load_base, pick_device
+from minisw.model import LanguageModel, cause_and_mend, load_base, pick_device
 from minisw.recipe import Lora, ModelKnobs
 
 CPU = {"device": "cpu", "autocast": ""}
@@ -133,6 +133,18 @@ def test_missing_gguf_file(base: Path) -> None:
     with pytest.raises(ValueError) as caught:
         load_base(ModelKnobs(name=str(base), gguf_file="none.gguf", **CPU))
     check_one_line(caught)
+
+
+def test_the_mend_fits_the_cause(base: Path, tmp_path: Path) -> None:
+    def told(said: str, name: str = "owner/name", gguf: str = "") -> str:
+        return cause_and_mend(ModelKnobs(name=name, gguf_file=gguf), OSError(said))
+
+    assert "hf auth login" in told("You are trying to access a gated repo.\nMake sure to have access to it")
+    assert "cannot be reached" in told("We couldn't connect to 'https://huggingface.co' to load the files")
+    assert "not a valid model identifier; give --model.name" in told("owner/name is not a valid model identifier.\nIf this")
+    (tmp_path / "half.gguf").write_bytes(b"GGUF")
+    assert "give --model.gguf-file half.gguf" in told("?", str(tmp_path))
+    assert "damaged" in told("cannot reshape array", str(tmp_path), "half.gguf") and "damaged" in told("?", str(base))
 
 
 def test_missing_embedded_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
