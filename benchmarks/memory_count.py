@@ -81,6 +81,7 @@ def count(config: PretrainedConfig, recipe: Recipe, prompt: int, completion: int
             logps, _ = _TargetLogprobs.apply(states, targets, lm.causal_lm.get_output_embeddings(), 1.0)
             loss = logps.mean()
             del hidden, states, logps
+        with counter, lm.training():
             loss.backward()
     return counter.peak
 

@@ -14,7 +14,10 @@ _BASE = re.compile(r"\w_\{?(\d+)\}?$")  # 52_8
 _UNIT = re.compile(r"\\(?:text|mbox|mathrm)\{[^}]*\}\^?\{?(\d*)\}?$")  # 15\mbox{ cm}^2
 LONGEST = 300  # characters of an answer that algebra is tried on; what is longer is a text, not an answer
 
-_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?$|-?\$?\.\d+$")
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_NUMBER = re.compile(rf"-?\$?(?:{_DIGITS})(?:/\d+)?%?$")
+_WITH_UNIT = re.compile(rf"[^\w.-]*(-?(?:{_DIGITS}))(?:[\s(]|\\[ ,;]|\\text\{{)+((?:[A-Za-z]{{2,}} ?)+)\W*")  # 18 dollars
+_NO_UNITS = {"or", "and", "to", "more", "less", "pi"}
 
 
 def final_answer(text: str) -> str | None:
@@ -70,7 +73,9 @@ def verify(gold: str, answer: str | None) -> bool:
         return True
     left, right = number(gold), number(answer)
     if right is None:  # "18 dollars" where 18 is asked for
-        words = re.fullmatch(r"\W*(-?[\d,]*\.?\d+)\s*(?:\\text\{)?\s*[A-Za-z ]+\}?\W*", answer)
+        words = _WITH_UNIT.fullmatch(answer)
+        if words and _NO_UNITS & set(words[2].split()):
+            return False  # 4 or more
         right = number(words[1]) if words else None
     if left is not None and right is not None:
         return left == right

@@ -1,4 +1,4 @@
-"""Where a training stands, in one file: adapter, optimizer, cursor and metrics.
+"""Where a training stands, in one file: adapter, optimizer, loss scale (fp16), cursor and metrics.
 
 Randomness needs no state of its own: every step draws from a generator seeded by (run seed, stage, step), so the cursor
 is enough to go on as if nothing had happened.
@@ -18,7 +18,12 @@ from minisw.records import writes
 
 
 def save(
-    path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, cursor: int, metrics: list[dict]
+    path: Path,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    cursor: int,
+    metrics: list[dict],
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write the file whole, then put it in place: a kill leaves the old one or the new one."""
     if not writes():
@@ -29,12 +34,18 @@ def save(
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{key}|{name}"] = value.detach().clone().contiguous()
     temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata={"cursor": str(cursor), "metrics": json.dumps(metrics)})
+    scale = json.dumps(scaler.state_dict() if scaler else {})
+    save_file(tensors, temporary, metadata={"cursor": str(cursor), "metrics": json.dumps(metrics), "scaler": scale})
     os.replace(temporary, path)
 
 
-def load(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
-    """Put parameters and optimizer back as `save` found them; returns (cursor, metrics), (0, []) where no file is."""
+def load(
+    path: Path,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[int, list[dict]]:
+    """Put parameters, optimizer and loss scale back as `save` found them; returns (cursor, metrics), (0, []) where no file is."""
     if not path.exists():
         return 0, []
     try:
@@ -52,4 +63,6 @@ def load(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch
                 parameter.copy_(value)
             else:
                 optimizer.state[parameter][what] = value if what == "step" else value.to(parameter.device)
+    if scaler and (scale := json.loads(metadata.get("scaler", "{}"))):
+        scaler.load_state_dict(scale)
     return int(metadata["cursor"]), json.loads(metadata["metrics"])

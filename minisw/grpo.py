@@ -70,7 +70,7 @@ def train_grpo(
     parameters = lm.adapter_parameters(adapter)
     optimizer = torch.optim.AdamW(parameters.values(), lr=knobs.lr, weight_decay=0.0)
     reference = {name: p.detach().clone() for name, p in parameters.items()} if knobs.kl else {}
-    start, metrics = checkpoints.load(checkpoint, parameters, optimizer) if checkpoint else (0, [])
+    start, metrics = checkpoints.load(checkpoint, parameters, optimizer, lm.new_scaler()) if checkpoint else (0, [])
     with lm.using(adapter):
         for step in range(start, knobs.steps):
             chosen = prompts_of_step(len(prompts), knobs.prompts, step, seed)
@@ -85,7 +85,7 @@ def train_grpo(
             if progress:
                 progress(1, metrics[-1])
             if checkpoint and ((step + 1) % save_every == 0 or step + 1 == knobs.steps):
-                checkpoints.save(checkpoint, parameters, optimizer, step + 1, metrics)
+                checkpoints.save(checkpoint, parameters, optimizer, step + 1, metrics, lm.scaler)
     return metrics
 
 
@@ -227,10 +227,11 @@ def reference_logprobs(lm: LanguageModel, batch: Batch, parameters: dict, refere
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(reference[name])
-        logp = token_logprobs_of(lm, batch, knobs)
-        for name, p in parameters.items():
-            p.copy_(now[name])
-    return logp
+        try:
+            return token_logprobs_of(lm, batch, knobs)
+        finally:  # memory may run out in between
+            for name, p in parameters.items():
+                p.copy_(now[name])
 
 
 def alarm(metrics: Sequence[dict], parameters: dict[str, torch.nn.Parameter], warn: Callable[[str], None]) -> None:

@@ -128,13 +128,14 @@ for j in judge.judge("Tom has 3 pens and buys 4. How many has he?", ["3+4=7.", "
     )
 
 
-def merge(path: str | Path, out: Path) -> None:
+def merge(path: str | Path, out: Path, **changes: object) -> None:
     """Write the judge as one model of its own, the adapter added into the weights, loadable by AutoModelForCausalLM.
 
     Raises ValueError for a judge in 4 bits, whose weights merging would round, and for a folder that is not empty.
     """
     folder = Path(path)
     facts = read_facts(folder)
+    facts["model"] |= changes
     if facts["model"].get("four_bit"):
         raise ValueError("a 4-bit base cannot be merged without rounding: give --no-four-bit to merge into full weights")
     if out.exists() and any(out.iterdir()):
@@ -171,18 +172,27 @@ def main() -> None:
     parser.add_argument("problem", type=Path, nargs="?", help='JSON: {"problem": "…", "steps": ["…", …]}, or a list of such')
     parser.add_argument("--adapter", required=True, help="folder of a saved judge")
     parser.add_argument("--model", default="", help="folder or hub name of the base, where it is not where the judge says")
+    parser.add_argument(
+        "--four-bit",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the base in 4 bits, or not, whatever the judge says",
+    )
     parser.add_argument("--votes", type=int, default=1, help="sampled verdicts a step, of which the majority counts")
     parser.add_argument("--merge", type=Path, help="write the judge as one model to this folder, and judge nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON line a step")
     given = parser.parse_args()
     try:
+        changes = {"name": given.model} if given.model else {}
+        if given.four_bit is not None:
+            changes["four_bit"] = given.four_bit
         if given.merge:
-            merge(given.adapter, given.merge)
+            merge(given.adapter, given.merge, **changes)
             return
         if given.problem is None:
             raise ValueError("give a JSON file with a problem and its steps")
         problems = read_problems(given.problem)
-        judge = load_judge(given.adapter, **({"name": given.model} if given.model else {}))
+        judge = load_judge(given.adapter, **changes)
         for one in problems:
             judgments = judge.judge(one["problem"], one["steps"], given.votes)
             for number, (step, j) in enumerate(zip(one["steps"], judgments, strict=True), 1):

@@ -23,6 +23,7 @@ from minisw.logprobs import Example
 from minisw.model import LanguageModel, cause_and_mend, dtype_of, pick_device
 from minisw.recipe import Recipe
 from minisw.runs import Run
+from minisw.segment import TAG_TOKENS
 
 GB = 2**30
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, an 8-bit scale for 64 of them, an fp32 one for 256 scales
@@ -95,8 +96,9 @@ def estimate(config: PretrainedConfig, recipe: Recipe, prompt: int = PROMPT, com
     # logits, their log-softmax in fp32, both in the head's type; and the states and gradients of the targets are small
     logits = min(LOGITS, whole * vocabulary) * (2 * 4 + 2 * size)
     position = 2 * layers * kv * sample
-    longest = max(recipe.segment.max_new_tokens, completion)
-    cache = position * (knobs.slots * longest * (1 + 1 / layers) + knobs.prefill_tokens + prompt * max(1, knobs.slots // 8))
+    cache = position * (
+        knobs.slots * longest(recipe, completion) * (1 + 1 / layers) + knobs.prefill_tokens + prompt * max(1, knobs.slots // 8)
+    )
     return Estimate(
         weights=covered * (NF4 if knobs.four_bit else size) + rest * size,
         adapters=lora * 4 * (4 + 3),
@@ -106,6 +108,11 @@ def estimate(config: PretrainedConfig, recipe: Recipe, prompt: int = PROMPT, com
         merged=0.0 if knobs.four_bit else float((covered + (rest if knobs.sampling_dtype else 0)) * sample),
         sampling=knobs.slots * vocabulary * 4 * 3.0 + knobs.prefill_tokens * sample * (2 * i + 4 * h),
     )
+
+
+def longest(recipe: Recipe, completion: int) -> int:
+    """Tokens that a sampled row may take: of a chunked solution with its tags, or of an analysis."""
+    return max(recipe.segment.max_new_tokens + TAG_TOKENS, completion)
 
 
 def available(device: torch.device) -> float:
@@ -162,7 +169,8 @@ def _gguf(recipe: Recipe) -> dict:
 
 
 def measure(lm: LanguageModel, adapter: str, recipe: Recipe, prompt: int, completion: int, rows: int) -> dict[str, float]:
-    """Peak bytes of the GPU in a GRPO micro-batch of `rows` rows, and in a batch of rollouts with every slot busy.
+    """Peak bytes of the GPU in a GRPO micro-batch of `rows` rows, and in a batch of rollouts with every slot busy, each with room
+    for the longest completion of the run.
 
     The adapter is not changed. Raises ValueError, naming the knob, where one of them does not fit.
     """
@@ -187,7 +195,9 @@ def measure(lm: LanguageModel, adapter: str, recipe: Recipe, prompt: int, comple
         count = recipe.model.slots
         with lm.using(adapter):
             sampler = Sampler(lm, count, recipe.model.prefill_tokens)
-            sampler.generate([Request(ids, 8)] * -(-count // 8), Sampling(min(8, completion), 1.0), 0)
+            sampler.generate([Request(ids, 8)] * -(-count // 8), Sampling(longest(recipe, completion), 1.0), 0)
+            if sampler.slots < count:  # it halves its rows by itself
+                raise torch.OutOfMemoryError
 
     knobs = {"training": "--model.micro-tokens or --model.checkpointing", "sampling": "--model.slots"}
     for name, work in (("training", training), ("sampling", sampling)):

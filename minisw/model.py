@@ -56,14 +56,19 @@ class LanguageModel:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.autocast_dtype, self.sampling_dtype, self.checkpointing = autocast, sampling_dtype, checkpointing
-        # small gradients vanish in fp16 (a T4 has no bf16): losses are scaled up, and gradients down again
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=torch.float16 in (autocast, model.dtype))
+        self.scaler = self.new_scaler()
         self.halvings = 0  # how often memory ran out: micro-batches are smaller by these powers of two
         self.adapters: list[str] = []
         self._bare = False  # within using(None)
         # generate's own end tokens may be several (Qwen: <|im_end|> and <|endoftext|>)
         ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id
         self.end_ids = sorted({*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None})
+
+    def new_scaler(self) -> torch.amp.GradScaler:
+        """For one training. Small gradients vanish in fp16 (a T4 has no bf16): losses are scaled up, and gradients down again."""
+        low = torch.float16 in (self.autocast_dtype, self.causal_lm.dtype)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=low)
+        return self.scaler
 
     # --- text in, token ids out ------------------------------------------------------------------------------------
 
@@ -99,12 +104,14 @@ class LanguageModel:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """For forwards with gradients: with `checkpointing` a layer keeps only its input, and is computed again backward."""
+        """For forwards and backwards: with `checkpointing` a layer keeps only its input, and is computed again backward."""
         if not self.checkpointing:
             yield
             return
         model = self.causal_lm
-        with warnings.catch_warnings():
+        # what is computed again is computed outside of `autocast`, which torch remembers and peft does not
+        casting = disable_input_dtype_casting(self.model, self.autocast_dtype is not None)
+        with casting, warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of transformers 6's names, which not every 5 has
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.train()  # transformers checkpoints only then; no dropout is on, so nothing else changes
@@ -208,17 +215,17 @@ class LanguageModel:
         layers = [m for m in self.model.modules() if isinstance(m, LoraLayer) and isinstance(m, BaseTunerLayer)]
         layers = [m for m in layers if type(m.get_base_layer()) is torch.nn.Linear and not m.disable_adapters]
         aside = {p: p.data for p in self.model.parameters() if p.is_floating_point()}
-        with torch.no_grad():
-            for layer in layers:
-                weight = layer.get_base_layer().weight
-                for name in layer.active_adapters:
-                    if name in layer.lora_A:
-                        weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
-                        layer.merged_adapters.append(name)
-            if self.sampling_dtype is not None:
-                for p in aside:
-                    p.data = p.data.to(self.sampling_dtype)
-        try:
+        try:  # from here on: memory may run out while weights are added
+            with torch.no_grad():
+                for layer in layers:
+                    weight = layer.get_base_layer().weight
+                    for name in layer.active_adapters:
+                        if name in layer.lora_A:
+                            weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
+                            layer.merged_adapters.append(name)
+                if self.sampling_dtype is not None:
+                    for p in aside:
+                        p.data = p.data.to(self.sampling_dtype)
             yield
         finally:
             for p, data in aside.items():
@@ -317,6 +324,7 @@ def load_base(knobs: ModelKnobs) -> LanguageModel:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
+        options["device_map"] = {"": device}  # else it goes to a GPU where there is one
     named = {"gguf_file": knobs.gguf_file} if knobs.gguf_file else {}
     try:
         tokenizer = load_tokenizer(where, **named)

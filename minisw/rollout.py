@@ -14,6 +14,7 @@ Four ideas, each in one place:
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,7 @@ class Sampler:
                     raise ValueError("out of memory with one row: give a smaller model or --model.four-bit") from None
             # outside of `except`: a traceback would keep what is to be freed
             self.slots, self.prefill_tokens = max(1, self.slots // 2), max(1, self.prefill_tokens // 2)
+            gc.collect()
             torch.cuda.empty_cache()
             log.warning("out of memory: sampling goes on with %d rows at once (--model.slots)", self.slots)
 
@@ -196,12 +198,14 @@ class Sampler:
         shared = SharedPrefixes(count, layers, device) if sharing else None
         own = max(len(requests[i].ids) - common for trunk in found for i, common in trunk.members.items())
         slots = Slots(count, own + sampling.max_new_tokens, layers, device)
-        with self.lm.merged(), decoding(self.lm.causal_lm):
-            numbers = iter(streams(seed, sum(map(len, results))))
-            rows = [[(completion, next(numbers)) for completion in group] for group in results]
-            queue = self._prefilled(requests, rows, found)
-            self._run(slots, shared, queue, sampling, progress)
-        slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector
+        try:
+            with self.lm.merged(), decoding(self.lm.causal_lm):
+                numbers = iter(streams(seed, sum(map(len, results))))
+                rows = [[(completion, next(numbers)) for completion in group] for group in results]
+                queue = self._prefilled(requests, rows, found)
+                self._run(slots, shared, queue, sampling, progress)
+        finally:
+            slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector
 
     def _prefilled(
         self, requests: Sequence[Request], rows: list[list[tuple[Completion, int]]], found: list[Trunk]

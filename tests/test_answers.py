@@ -38,6 +38,16 @@ def test_final_answer_is_what_stands_in_the_last_box(text, answer):
         ("x+1", "x + 1", True),
         ("x+1", "x+2", False),
         ("3", "-3", False),
+        ("5", "-5 dollars", False),
+        ("-5", "-5 dollars", True),
+        ("2", "2x", False),
+        ("3", "3i", False),
+        ("2", "2 pi", False),
+        ("4", "4 or more", False),
+        ("12", "1,2", False),
+        ("1234", "1,234 miles", True),
+        ("18", "18\\text{ cm}", True),
+        ("10", "10 (dollars)", True),
     ],
 )
 def test_verify(gold, answer, equal):

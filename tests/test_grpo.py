@@ -329,6 +329,21 @@ def test_reference_is_the_start_and_leaves_the_adapter_alone(new_lm, episodes: l
     assert torch.equal(token_logprobs(lm, batch)[0], moved)
 
 
+def test_memory_that_runs_out_under_the_reference_leaves_the_adapter_alone(new_lm, episodes: list[Episode], monkeypatch) -> None:
+    lm = new_lm("judge", noise=0.3)
+    parameters = trainable(lm)
+    reference = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    now = adapter(lm)
+
+    def never(*_):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(grpo, "token_logprobs_of", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        reference_logprobs(lm, collate([e.example for e in episodes], 0, lm.device), parameters, reference, KNOBS)
+    assert equal(adapter(lm), now)
+
+
 def test_kl_term_by_hand(new_lm, episodes: list[Episode]) -> None:
     lm = new_lm("judge", noise=0.3)
     parameters = trainable(lm)

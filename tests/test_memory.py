@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, Qwen2Config
 
-from minisw import memory
+from minisw import memory, rollout
 from minisw.model import LanguageModel
 from minisw.presets import PRESETS
+from minisw.segment import TAG_TOKENS
 
 QWEN = dict(vocab_size=151936, num_key_value_heads=2, tie_word_embeddings=True)
 HALF = Qwen2Config(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, **QWEN)
@@ -98,9 +99,29 @@ def test_the_estimate_of_what_a_forward_keeps_is_right_within_a_third(new_lm):
     assert measured / 1.5 < found.activations < 1.5 * measured
 
 
-def test_what_is_tried_leaves_the_adapter_as_it_was(new_lm):
+def test_what_is_tried_is_what_runs_and_leaves_the_adapter_as_it_was(new_lm, monkeypatch):
     lm = new_lm("judge", noise=0.1)
     before = {name: p.detach().clone() for name, p in lm.adapter_parameters("judge").items()}
-    found = memory.measure(lm, "judge", with_model("tiny", slots=16), 30, 6, 4)
+    rooms = []
+    slots = rollout.Slots.__init__
+    monkeypatch.setattr(
+        rollout.Slots, "__init__", lambda self, n, room, *rest: (rooms.append((n, room)), slots(self, n, room, *rest))[1]
+    )
+    recipe = with_model("tiny", slots=16)
+    recipe = dataclasses.replace(recipe, segment=dataclasses.replace(recipe.segment, max_new_tokens=20))
+    found = memory.measure(lm, "judge", recipe, 30, 6, 4)
+    assert len(rooms) == 1 and rooms[0][0] == 16 and rooms[0][1] >= 20 + TAG_TOKENS  # every slot, with all the room of a run
     assert found.keys() == {"training", "sampling"}
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in lm.adapter_parameters("judge").items())
+
+
+def test_rows_that_do_not_fit_are_told_and_not_halved_in_silence(new_lm, monkeypatch):
+    def never(*_):
+        raise torch.OutOfMemoryError("no memory")
+
+    run = rollout.Sampler._run
+    monkeypatch.setattr(
+        rollout.Sampler, "_run", lambda self, slots, *rest: (never if slots.slots > 8 else run)(self, slots, *rest)
+    )
+    with pytest.raises(ValueError, match=r"sampling does not fit into the GPU's memory: give a smaller --model\.slots"):
+        memory.measure(new_lm("judge"), "judge", with_model("tiny", slots=16), 30, 6, 4)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import Linear as LoraLinear
 from transformers import AutoModelForCausalLM
 
 from minisw import recipe
@@ -293,6 +294,24 @@ def test_using_keeps_who_is_trainable(name: str | None, wanted: set[str], new_lm
         if name is not None:
             assert trainable(lm) == before
     assert trainable(lm) == before
+
+
+def test_memory_that_runs_out_while_merging_leaves_the_weights_alone(new_lm, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = new_lm("judge", noise=0.3)
+    before = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
+    delta, calls = LoraLinear.get_delta_weight, []
+
+    def short_of_memory(self, name):
+        calls.append(name)
+        if len(calls) == 5:
+            raise torch.OutOfMemoryError("no memory")
+        return delta(self, name)
+
+    monkeypatch.setattr(LoraLinear, "get_delta_weight", short_of_memory)
+    with lm.using("judge"), pytest.raises(torch.OutOfMemoryError), lm.merged():
+        pass
+    assert len(calls) == 5 and all(torch.equal(p, before[name]) for name, p in lm.model.named_parameters())
+    assert not any(m.merged_adapters for m in lm.model.modules() if isinstance(m, LoraLinear))
 
 
 def test_dropping_adapters(new_lm, tiny_lm: LanguageModel) -> None:

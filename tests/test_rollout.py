@@ -353,7 +353,11 @@ def test_out_of_memory_halves_the_rows(tiny_lm: LanguageModel, prompts: list[lis
     expected = Sampler(tiny_lm, 8).generate(requests, sampling, seed=0)
     run = Sampler._run
 
+    caches = []
+
     def greedy_for_memory(self, slots, *rest):
+        assert not any(cache.layers for cache in caches), "what did not fit must be free before less is tried"
+        caches.append(slots.cache)
         if slots.slots > 4:
             raise torch.OutOfMemoryError("no memory")
         run(self, slots, *rest)

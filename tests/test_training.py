@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from minisw import sft, training
+from minisw import checkpoints, sft, training
 from minisw.logprobs import Example, collate, token_logprobs
 from minisw.model import LanguageModel
 from minisw.recipe import Training
@@ -101,7 +101,8 @@ def test_checkpointing_keeps_less_and_is_off_outside(judge_lm, examples):
 
 def test_a_scaled_loss_gives_the_same_step_and_an_overflow_none(judge_lm, examples):
     expected = trained(judge_lm(), examples)
-    lm = judge_lm(scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    lm = judge_lm(scaler=scaler, new_scaler=lambda: scaler)
     close(expected, trained(lm, examples))
 
     parameters = lm.adapter_parameters("judge")
@@ -117,6 +118,18 @@ def test_a_scaled_loss_gives_the_same_step_and_an_overflow_none(judge_lm, exampl
     scale = lm.scaler.get_scale()
     assert clipped_step(lm, optimizer, parameters.values()) == 0.0
     assert all(torch.equal(p, before[name]) for name, p in parameters.items()) and lm.scaler.get_scale() < scale
+
+
+def test_a_resumed_training_goes_on_with_its_loss_scale(judge_lm, examples, tmp_path):
+    lm, path = judge_lm(), tmp_path / "judge.checkpoint"
+    parameters = lm.adapter_parameters("judge")
+    optimizer = torch.optim.AdamW(parameters.values())
+    lm.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**7)
+    checkpoints.save(path, parameters, optimizer, 1, [], lm.scaler)
+    fresh = torch.amp.GradScaler("cpu")
+    checkpoints.load(path, parameters, optimizer, fresh)
+    fresh.scale(torch.zeros(1))
+    assert fresh.get_scale() == 2.0**7
 
 
 def test_sampling_without_a_cache_is_refused(judge_lm, prompts):

@@ -35,7 +35,7 @@ def _read(file: Path) -> list[dict]:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".json":
             return json.loads(text)
-        return [json.loads(line) for line in text.splitlines() if line]
+        return [json.loads(line) for line in text.split("\n") if line.strip()]  # not splitlines: strings may hold U+2028
     except OSError as error:
         if file.suffix == ".parquet" and error.errno is None:  # pyarrow's word for a cut file
             raise ValueError(f"{file} is damaged: it is not parquet; download it again") from None

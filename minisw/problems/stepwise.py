@@ -56,7 +56,7 @@ def read(source: str, folder: Path | None) -> Iterator[Row]:
         found = files.rows(folder, "math_shepherd/*.jsonl", "peiyi9979/Math-Shepherd", "train")
     elif Path(source).is_file():
         found = files.rows(Path(source).parent, Path(source).name, "", "train")
-    elif Path(source).suffix or "/" not in source:
+    elif Path(source).suffix in (".json", ".jsonl", ".parquet") or "/" not in source:
         raise ValueError(f"--annotate.source {source}: no such file; give rollouts, {PRM800K}, {SHEPHERD}, a file or a hub name")
     else:
         found = files.rows(None, "a file in TRL's stepwise format", source, "train")

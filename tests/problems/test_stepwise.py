@@ -94,6 +94,18 @@ def test_a_wrong_source_is_named(tmp_path, content, message):
         stepwise.load(str(path), None, "train", 1, 0)
 
 
+def test_a_step_may_hold_any_line_separator(tmp_path):
+    """JSON Lines ends a line at a newline and nowhere else, and what stage 2 writes is not escaped."""
+    row = {"prompt": "?", "completions": ["one\u2028two\x85three"], "labels": [True]}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert list(stepwise.read(str(tmp_path / "x.jsonl"), None)) == [("?", row["completions"], [True])]
+
+
+def test_a_hub_name_may_hold_a_dot():
+    with pytest.raises(ValueError, match=r"cannot load no-one/prm-v1\.5 from the hub"):
+        list(stepwise.read("no-one/prm-v1.5", None))
+
+
 def test_steps_behind_an_error_are_not_used(trl_file):
     found, questions = stepwise.load(str(trl_file), None, "train", 100, 0)
     steps = labelled_steps(found, questions, AnnotateKnobs())
