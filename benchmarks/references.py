@@ -18,12 +18,14 @@ from minisw.problems import gsm8k, mathematics
 
 
 def changed(answer: str) -> Iterator[str]:
-    """Other answers, as near to it as possible: each digit in turn one more, a sign turned, a letter more."""
+    """Other answers, as near to it as possible: each digit in turn one more, a sign turned, a letter more, times x."""
     for at, letter in enumerate(answer):
         if letter.isdigit():
             yield answer[:at] + str((int(letter) + 1) % 10) + answer[at + 1 :]
     if re.search(r"\d|[xyz]", answer) and number(answer) != 0:
         yield answer[1:] if answer.startswith("-") else "-" + answer
+    if number(answer):
+        yield answer + "x"
     word = re.fullmatch(r"(?:\\text\{)?\(?([A-Za-z ]+)\)?\}?", answer)  # not a unit behind a number: that is formatting
     if word:
         yield answer.replace(word[1], word[1] + "s", 1)
