@@ -172,8 +172,11 @@ def over_seeds(folders: Sequence[Path]) -> list[dict]:
     return rows
 
 
+_INTERVALS = {"f1": "interval", "f1_by_answer": "interval_by_answer", "accuracy": "interval"}
+
+
 def row_tables(folders: Sequence[Path]) -> list[str]:
-    """Markdown tables of the stages' rows, each figure the mean over the runs (and each run's own)."""
+    """Markdown tables of the stages' rows: figures the mean over the runs and each run's own, or one run's with its interval."""
 
     def each(stage: str) -> list[dict]:
         paths = [folder / stage / "metrics.json" for folder in folders]
@@ -187,10 +190,13 @@ def row_tables(folders: Sequence[Path]) -> list[str]:
         by_name = [{row[name]: row for row in m["rows"]} for m in metrics]
         if any(found.keys() != by_name[0].keys() for found in by_name):
             raise ValueError("the runs have different rows: put runs of one recipe together")
-        return [
-            [key, *(figure([found[key][c] for found in by_name], 0 if "tokens" in c or "labels" in c else 2) for c in columns)]
-            for key in by_name[0]
-        ]
+
+        def cell(key: str, column: str) -> str:
+            text = figure([found[key][column] for found in by_name], 0 if "tokens" in column or "labels" in column else 2)
+            interval = by_name[0][key].get(_INTERVALS.get(column))
+            return f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if len(by_name) == 1 and interval else text
+
+        return [[key, *(cell(key, column) for column in columns)] for key in by_name[0]]
 
     tables = []
     if found := each("annotate"):
@@ -225,6 +231,9 @@ def row_tables(folders: Sequence[Path]) -> list[str]:
             "tokens a step",
         )
         tables.append(markdown(head, rows(found, "name", columns)))
+        for part in found[0]["rows"][0].get("by_part", {}):
+            split = [{"rows": [{"name": row["name"], **row["by_part"][part]} for row in m["rows"]]} for m in found]
+            tables.append(markdown((part, *head[2:]), rows(split, "name", columns[1:])))
     if found := each("search"):
         head = ("search", "accuracy", "policy tokens", "judge tokens")
         tables.append(markdown(head, rows(found, "method", ("accuracy", "policy_tokens", "judge_tokens"))))

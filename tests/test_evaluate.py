@@ -1,5 +1,6 @@
 """First-error F1: the official definition, by hand, and what must hold for any judge."""
 
+import dataclasses
 import random
 
 import pytest
@@ -40,6 +41,22 @@ def test_constant_judges_score_nothing_and_the_labels_score_all():
     assert best["f1"] == best["balanced_accuracy"] == 1
     unread = evaluate.score(items, [said(None, None, None)] * 3, 0, 50)
     assert unread["f1"] == 0 and unread["unparseable"] == 1
+
+
+def test_parts_are_scored_on_their_own():
+    easy = [dataclasses.replace(item(1, False), id=f"easy-{i}") for i in range(3)] + [
+        dataclasses.replace(item(-1, True), id=f"easy-{i}") for i in range(3, 5)
+    ]
+    hard = [dataclasses.replace(i, id=i.id.replace("easy", "very-hard")) for i in easy]
+    truth = [[Judgment(s.label) for s in i.steps()] for i in easy]
+    found = evaluate.score(easy + hard, truth + [said(None, None, None)] * 5, 0, 20)
+    assert found["by_part"].keys() == {"easy", "very-hard"}
+    alone = evaluate.score(easy, truth, 0, 20)
+    assert "by_part" not in alone and alone.pop("predictions") == found["predictions"][:5]
+    assert found["by_part"]["easy"] == alone and alone["f1"] == alone["f1_by_answer"] == 1
+    assert found["by_part"]["very-hard"]["unparseable"] == 1 and found["unparseable"] == 0.5
+    for low, high in (found["interval"], found["interval_by_answer"]):
+        assert 0 <= low < high <= 1
 
 
 def test_steps_behind_the_first_error_change_nothing():

@@ -189,6 +189,17 @@ def test_row_tables_show_the_mean_and_each_run(tmp_path):
     assert claims.row_tables([tmp_path]) == []
 
 
+def test_one_run_shows_intervals_and_parts(tmp_path):
+    names = ("f1", "f1_by_answer", "accuracy_error", "accuracy_correct", "balanced_accuracy", "unparseable", "tokens_per_step")
+    figures = dict.fromkeys(names, 0.5) | {"interval": [0.4, 0.6], "interval_by_answer": [0.3, 0.7]}
+    row = {"name": "judge", "labels_used": 9, **figures, "by_part": {"gsm8k": figures | {"f1": 0.55}}}
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "metrics.json").write_text(json.dumps({"rows": [row]}))
+    whole, part = claims.row_tables([tmp_path])
+    assert "| judge | 9 | 0.50 [0.40, 0.60] | 0.50 [0.30, 0.70] | 0.50 |" in whole
+    assert part.startswith("| gsm8k | F1 |") and "| judge | 0.55 [0.40, 0.60] |" in part
+
+
 def test_an_unfinished_run_shows_its_rows_without_claims(tmp_path, monkeypatch, capsys):
     (tmp_path / "annotate").mkdir()
     row = {"rule": "abs_q", "m": 4, "balanced_agreement": 0.9}

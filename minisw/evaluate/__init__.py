@@ -49,7 +49,23 @@ def f1_by_answer(rows: Sequence[tuple[BenchItem, int]]) -> float:
 
 
 def score(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
-    """All figures of one judge: both F1, their interval, accuracies, step accuracy up to the first error, unreadable share."""
+    """All figures of one judge: both F1 with their intervals, accuracies, step accuracy up to the first error, unreadable share,
+    the item's predictions; of every part on its own where there are several."""
+    parts: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        parts.setdefault(item.id.rpartition("-")[0], []).append(i)
+    found = _figures(items, judgments, seed, resamples)
+    if len(parts) > 1:
+        found["by_part"] = {
+            part: _figures([items[i] for i in some], [judgments[i] for i in some], seed, resamples)
+            for part, some in parts.items()
+        }
+        for figures in found["by_part"].values():
+            del figures["predictions"]
+    return found
+
+
+def _figures(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
     rows = [(item, predict(j)) for item, j in zip(items, judgments, strict=True)]
     upto = [
         (s.label, j.verdict)
@@ -59,28 +75,17 @@ def score(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], s
     with_error, without = accuracies(rows)
     sides = [stats.mean([verdict is label for label, verdict in upto if label is side]) for side in (True, False)]
     every = flat(judgments)
-    parts: dict[str, list[tuple[BenchItem, int]]] = {}
-    for item, p in rows:
-        parts.setdefault(item.id.rpartition("-")[0], []).append((item, p))
-    by_part = {
-        part: {
-            "f1": f1_official(some),
-            "interval": stats.bootstrap(some, f1_official, seed, resamples),
-            "f1_by_answer": f1_by_answer(some),
-        }
-        for part, some in parts.items()
-    }
     return {
         "f1": f1_official(rows),
         "interval": stats.bootstrap(rows, f1_official, seed, resamples),
         "f1_by_answer": f1_by_answer(rows),
+        "interval_by_answer": stats.bootstrap(rows, f1_by_answer, seed, resamples),
         "accuracy_error": with_error,
         "accuracy_correct": without,
         "balanced_accuracy": stats.mean(sides),
         "unparseable": stats.mean([j.verdict is None for j in every]),
         "tokens_per_step": stats.mean([j.tokens for j in every]),
         "predictions": [p for _, p in rows],
-        **({"by_part": by_part} if len(parts) > 1 else {}),
     }
 
 
