@@ -197,6 +197,7 @@ def run_stage(run: Run) -> None:
         "rules": [
             {"rule": rule, "positives": stats.mean(flat([labels_of(s.q, knobs, rule) for s in annotated]))} for rule in RULES
         ],
+        "q": q_summary(annotated, knobs),
         "agreement": [],
         "exact_positive": None,
         "mistakes": {},
@@ -210,6 +211,20 @@ def run_stage(run: Run) -> None:
         metrics["agreement"] = agreement(world, annotated, by_id, knobs)
     write_stepwise(run, annotated, {p.id: p.question for p in problems})
     write_json(run.folder / "annotate" / "metrics.json", metrics)
+
+
+def q_summary(annotated: Sequence[AnnotatedSolution], knobs: AnnotateKnobs) -> dict[str, float]:
+    """Means of Q: before the first chunk, before the last (its own is the outcome), and its change over a chunk by label."""
+    changes: dict[bool, list[float]] = {True: [], False: []}
+    for s in annotated:
+        for before, after, label in zip(s.q, s.q[1:], labels_of(s.q, knobs), strict=True):
+            changes[label].append(after - before)
+    return {
+        "start": stats.mean([s.q[0] for s in annotated]),
+        "before_last": stats.mean([s.q[-2] for s in annotated]),
+        "change_positive": stats.mean(changes[True]),
+        "change_negative": stats.mean(changes[False]),
+    }
 
 
 def validation_size(knobs: AnnotateKnobs) -> int:

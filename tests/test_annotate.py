@@ -139,3 +139,12 @@ def test_agreement_is_perfect_where_values_tell_the_truth(world):
     ]
     rows = annotate.agreement(world, annotated, {"p": problem}, AnnotateKnobs(branches=4))
     assert {row["m"] for row in rows} == {1, 2, 4} and all(row["agreement"] == row["balanced_agreement"] == 1 for row in rows)
+
+
+def test_summary_of_q_by_hand():
+    solutions = [
+        AnnotatedSolution("a", ("x", "y"), True, (0.5, 0.75, 1.0)),
+        AnnotatedSolution("b", ("x", "y", "z"), False, (0.5, 0.25, 0.0, 0.0)),
+    ]
+    found = annotate.q_summary(solutions, AnnotateKnobs(rule="abs_q"))  # after a, b: + +, + − −
+    assert found == {"start": 0.5, "before_last": 0.375, "change_positive": pytest.approx(0.25 / 3), "change_negative": -0.125}
