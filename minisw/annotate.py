@@ -217,7 +217,7 @@ def q_summary(annotated: Sequence[AnnotatedSolution], knobs: AnnotateKnobs) -> d
     """Means of Q: before the first chunk, before the last (its own is the outcome), and its change over a chunk by label."""
     changes: dict[bool, list[float]] = {True: [], False: []}
     for s in annotated:
-        for before, after, label in zip(s.q, s.q[1:], labels_of(s.q, knobs), strict=True):
+        for before, after, label in zip(s.q[:-1], s.q[1:], labels_of(s.q, knobs), strict=True):
             changes[label].append(after - before)
     return {
         "start": stats.mean([s.q[0] for s in annotated]),
