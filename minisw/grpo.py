@@ -70,7 +70,8 @@ def train_grpo(
     parameters = lm.adapter_parameters(adapter)
     optimizer = torch.optim.AdamW(parameters.values(), lr=knobs.lr, weight_decay=0.0)
     reference = {name: p.detach().clone() for name, p in parameters.items()} if knobs.kl else {}
-    start, metrics = checkpoints.load(checkpoint, parameters, optimizer, lm.new_scaler()) if checkpoint else (0, [])
+    scaler = lm.new_scaler()
+    start, metrics = checkpoints.load(checkpoint, parameters, optimizer, scaler) if checkpoint else (0, [])
     with lm.using(adapter):
         for step in range(start, knobs.steps):
             chosen = prompts_of_step(len(prompts), knobs.prompts, step, seed)
@@ -85,7 +86,7 @@ def train_grpo(
             if progress:
                 progress(1, metrics[-1])
             if checkpoint and ((step + 1) % save_every == 0 or step + 1 == knobs.steps):
-                checkpoints.save(checkpoint, parameters, optimizer, step + 1, metrics, lm.scaler)
+                checkpoints.save(checkpoint, parameters, optimizer, step + 1, metrics, scaler)
     return metrics
 
 

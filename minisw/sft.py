@@ -36,7 +36,8 @@ def train_sft(
         raise ValueError("no examples to train on: every one was filtered out")
     parameters = lm.adapter_parameters(adapter)
     optimizer = torch.optim.AdamW(parameters.values(), lr=knobs.lr, weight_decay=0.0)
-    done, metrics = checkpoints.load(checkpoint, parameters, optimizer, lm.new_scaler()) if checkpoint else (0, [])
+    scaler = lm.new_scaler()
+    done, metrics = checkpoints.load(checkpoint, parameters, optimizer, scaler) if checkpoint else (0, [])
     batch = min(knobs.batch, len(examples))
     per_epoch = len(examples) // batch
     steps = per_epoch * knobs.epochs
@@ -58,7 +59,7 @@ def train_sft(
             if on_epoch:
                 on_epoch(epoch + 1)
             if checkpoint:
-                checkpoints.save(checkpoint, parameters, optimizer, epoch + 1, metrics, lm.scaler)
+                checkpoints.save(checkpoint, parameters, optimizer, epoch + 1, metrics, scaler)
         for parameter in parameters.values():
             parameter.requires_grad_(False)
     return metrics
