@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from minisw import model, reproduce
 from minisw.grpo import train_grpo
@@ -166,6 +166,21 @@ def test_gpu_presets_are_read_and_planned(preset, capsys):
     assert command.model.dtype == "auto" and command.model.checkpointing
     reproduce.run(command)
     assert f"preset {preset}" in capsys.readouterr().out
+
+
+@needs_4_bits
+def test_four_bits_go_to_the_device_that_was_asked_for(bases, monkeypatch):
+    """transformers takes the GPU there is where nothing is said."""
+    asked = []
+    load = AutoModelForCausalLM.from_pretrained
+
+    def noted(*where, **options):
+        asked.append(options["device_map"])
+        return load(*where, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", noted)
+    load_base(ModelKnobs(name=str(bases["llama"]), dtype="bf16", autocast="", sampling_dtype="", four_bit=True, device="cpu"))
+    assert asked == [{"": torch.device("cpu")}]
 
 
 @needs_4_bits

@@ -97,6 +97,14 @@ def test_command_line(folder, tmp_path, monkeypatch, capsys):
     assert [line["step"] for line in lines] == [1, 2, 1, 2] and {"verdict", "p_positive", "analysis"} <= lines[0].keys()
 
 
+def test_the_command_line_says_which_base_is_merged(folder, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(judge_module, "merge", lambda *where, **changes: asked.append(changes))
+    run(monkeypatch, "--adapter", folder, "--merge", tmp_path / "merged", "--no-four-bit", "--model", "elsewhere")
+    run(monkeypatch, "--adapter", folder, "--merge", tmp_path / "merged")
+    assert asked == [{"name": "elsewhere", "four_bit": False}, {}]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

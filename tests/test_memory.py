@@ -4,16 +4,15 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import LlamaConfig, Qwen2Config
+from transformers import LlamaConfig
 
+from benchmarks.memory_count import MODELS
 from minisw import memory, rollout
 from minisw.model import LanguageModel
 from minisw.presets import PRESETS
 from minisw.segment import TAG_TOKENS
 
-QWEN = dict(vocab_size=151936, num_key_value_heads=2, tie_word_embeddings=True)
-HALF = Qwen2Config(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, **QWEN)
-ONE_AND_A_HALF = Qwen2Config(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, **QWEN)
+HALF, ONE_AND_A_HALF = MODELS["0.5b"], MODELS["1.5b"]
 
 
 def with_model(preset: str, **changes: object):

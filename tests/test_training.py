@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
 
 from minisw import checkpoints, sft, training
+from minisw.grpo import train_grpo
 from minisw.logprobs import Example, collate, token_logprobs
 from minisw.model import LanguageModel
-from minisw.recipe import Training
+from minisw.recipe import JudgeKnobs, Training
 from minisw.rollout import Request, Sampler, Sampling
 from minisw.training import accumulate, clipped_step
 
@@ -130,6 +134,30 @@ def test_a_resumed_training_goes_on_with_its_loss_scale(judge_lm, examples, tmp_
     checkpoints.load(path, parameters, optimizer, fresh)
     fresh.scale(torch.zeros(1))
     assert fresh.get_scale() == 2.0**7
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_a_training_starts_with_a_fresh_loss_scale_and_keeps_it_in_its_checkpoint(kind, judge_lm, examples, tmp_path):
+    used = torch.amp.GradScaler("cpu", init_scale=2.0**3)
+    lm, path = judge_lm(scaler=used, new_scaler=lambda: torch.amp.GradScaler("cpu", init_scale=2.0**7)), tmp_path / "checkpoint"
+    if kind == "sft":
+        sft.train_sft(lm, "judge", examples, Training(1e-3, 1, 3), 4096, seed=0, checkpoint=path)
+    else:
+        knobs = JudgeKnobs(steps=1, prompts=2, group=2, max_new_tokens=2)
+        train_grpo(
+            lm, "judge", [e.prompt for e in examples], lambda i, text: float(len(text)), knobs, Sampler(lm, 4), 4096, 0, path
+        )
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["scaler"])["scale"] == 2.0**7
+
+
+def test_what_checkpointing_computes_again_is_cast_as_it_was(judge_lm):
+    """peft's own casting is off in the forward pass, so it must be off where the backward pass repeats that."""
+    lm = judge_lm(checkpointing=True, autocast_dtype=torch.bfloat16)
+    adapted = [m for m in lm.model.modules() if isinstance(m, BaseTunerLayer)]
+    with lm.training():
+        assert adapted and not any(m.cast_input_dtype_enabled for m in adapted)
+    assert all(m.cast_input_dtype_enabled for m in adapted)
 
 
 def test_sampling_without_a_cache_is_refused(judge_lm, prompts):
