@@ -140,15 +140,24 @@ def test_a_resumed_training_goes_on_with_its_loss_scale(judge_lm, examples, tmp_
 def test_a_training_starts_with_a_fresh_loss_scale_and_keeps_it_in_its_checkpoint(kind, judge_lm, examples, tmp_path):
     used = torch.amp.GradScaler("cpu", init_scale=2.0**3)
     lm, path = judge_lm(scaler=used, new_scaler=lambda: torch.amp.GradScaler("cpu", init_scale=2.0**7)), tmp_path / "checkpoint"
-    if kind == "sft":
-        sft.train_sft(lm, "judge", examples, Training(1e-3, 1, 3), 4096, seed=0, checkpoint=path)
-    else:
+
+    def train() -> None:
+        if kind == "sft":
+            sft.train_sft(lm, "judge", examples, Training(1e-3, 1, 3), 4096, seed=0, checkpoint=path)
+            return
         knobs = JudgeKnobs(steps=1, prompts=2, group=2, max_new_tokens=2)
         train_grpo(
             lm, "judge", [e.prompt for e in examples], lambda i, text: float(len(text)), knobs, Sampler(lm, 4), 4096, 0, path
         )
+
+    train()
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["scaler"])["scale"] == 2.0**7
+    resumed = torch.amp.GradScaler("cpu", init_scale=2.0**5)
+    lm.new_scaler = lambda: resumed
+    train()  # all done: it only reads where it stood
+    resumed.scale(torch.zeros(1))
+    assert resumed.get_scale() == 2.0**7
 
 
 def test_what_checkpointing_computes_again_is_cast_as_it_was(judge_lm):
