@@ -17,9 +17,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.works import SEED, SETTINGS, Setting, judge_prompts, load, setting
-from minisw.report_parts import STYLE, Html, element, line_chart
-from minisw.rollout import Request, Sampler, Sampling, trunks
-from minisw.runs import hardware, versions
+from minisw.engine.machine import hardware, versions
+from minisw.engine.requests import Request, Sampling, trunks
+from minisw.engine.sampler import Sampler
+from minisw.report.charts import line_chart
+from minisw.report.html import STYLE, Html, element
 
 
 def best(work, repeats: int = 7) -> float:

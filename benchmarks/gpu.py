@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu --preset gpu-12gb --model FOLDER [--minutes 9] [--steps 60]
 
-The problems are the embedded world's, asked in English, with exact step labels, so that no data need be at hand. Annotation and
+The problems are the embedded task's, asked in English, with exact step labels, so that no data need be at hand. Annotation and
 GRPO run with the preset's own rows, types and adapters; the curve is GRPO on the judge's prompts with exact labels as reward,
 from the untrained base. Everything is written after every part, so a call that is cut off leaves what it has.
 """
@@ -17,18 +17,19 @@ from pathlib import Path
 
 import torch
 
-from minisw import memory
-from minisw.annotate import annotate
-from minisw.grpo import train_grpo
-from minisw.judges.generative import GenerativeJudge, parse_verdict
-from minisw.model import load_base
+from minisw.engine import memory
+from minisw.engine.loading import load_base
+from minisw.engine.machine import hardware, peak_memory_gb, versions
+from minisw.engine.sampler import Sampler
+from minisw.judges.base import JudgeContext
+from minisw.judges.generative import GenerativeJudge
+from minisw.policy import Policy
 from minisw.presets import PRESETS
-from minisw.problems import load_world
+from minisw.problems import load_task
 from minisw.recipe import ProblemKnobs, Recipe
 from minisw.records import LabelledStep
-from minisw.rollout import Sampler
-from minisw.runs import hardware, peak_memory_gb, versions
-from minisw.segment import sample_solutions
+from minisw.training.grpo import train_grpo
+from minisw.verdicts import parse_verdict
 
 GB = 2**30
 
@@ -44,12 +45,12 @@ def peak() -> dict[str, float]:
 
 
 def labelled_steps(count: int, seed: int) -> list[LabelledStep]:
-    """Steps of the embedded world with exact labels, half of them wrong: one number of the step is changed."""
+    """Steps of the embedded task with exact labels, half of them wrong: one number of the step is changed."""
     import random
 
-    rng, world = random.Random(seed), load_world(ProblemKnobs())
+    rng, task = random.Random(seed), load_task(ProblemKnobs())
     found: list[LabelledStep] = []
-    for problem in world.load("train", count, seed):
+    for problem in task.load("train", count, seed):
         chunks = [f"After this there are {value}.\n\n" for value in problem.reference]
         at, wrong = rng.randrange(len(chunks)), len(found) % 2 == 1
         if wrong:
@@ -85,7 +86,7 @@ def measure(
     lm = load_base(recipe.model)
     lm.new_adapter("judge", recipe.lora, recipe.seed)
     sampler = Sampler(lm, recipe.model.slots, recipe.model.prefill_tokens)
-    world = load_world(ProblemKnobs(prompts="english"))
+    task = load_task(ProblemKnobs(prompts="english"))
     note(load={"seconds": time.time() - begin, **peak()})
 
     if full:
@@ -102,27 +103,28 @@ def measure(
         )
         peak()
 
-    asked = world.load("test", problems, recipe.seed)
-    with lm.using(None):
-        start, before = time.time(), sampler.tokens
-        groups = sample_solutions(lm, sampler, world, asked, 1, recipe.seed, recipe.segment.max_new_tokens, True)
-        solutions = [s for group in groups for s in group if s.chunks]
-        seconds, tokens = time.time() - start, sampler.tokens - before
-        start, before = time.time(), sampler.tokens
-        annotate(lm, sampler, world, solutions, {p.id: p for p in asked}, branches, recipe.segment.max_new_tokens, recipe.seed)
-        note(
-            solutions={"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds},
-            annotation={
-                "branches": branches,
-                "seconds": time.time() - start,
-                "tokens": sampler.tokens - before,
-                "tokens_per_second": (sampler.tokens - before) / (time.time() - start),
-                **peak(),
-            },
-        )
+    asked = task.load("test", problems, recipe.seed)
+    policy = Policy(lm, sampler, task.prompts, recipe.policy, None)
+    start, before = time.time(), sampler.tokens
+    groups = policy.solve(asked, 1, recipe.seed)
+    solutions = [s for group in groups for s in group if s.chunks]
+    seconds, tokens = time.time() - start, sampler.tokens - before
+    start, before = time.time(), sampler.tokens
+    policy.annotate(solutions, {p.id: p for p in asked}, branches, recipe.seed)
+    note(
+        solutions={"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds},
+        annotation={
+            "branches": branches,
+            "seconds": time.time() - start,
+            "tokens": sampler.tokens - before,
+            "tokens_per_second": (sampler.tokens - before) / (time.time() - start),
+            **peak(),
+        },
+    )
 
     items = labelled_steps(8 * prompts, recipe.seed)
-    judge = GenerativeJudge(lm, sampler, world.prompts, "judge", recipe.judge.max_new_tokens, recipe.model.micro_tokens)
+    context = JudgeContext(lm, sampler, task.prompts, recipe.judge.max_new_tokens, recipe.model.micro_tokens)
+    judge = GenerativeJudge(context, "judge")
     knobs = dataclasses.replace(recipe.judge, steps=steps, prompts=prompts)
     curve: list[dict] = []
 
@@ -171,7 +173,7 @@ def main() -> None:
     if given.max_new_tokens:
         recipe = dataclasses.replace(
             recipe,
-            segment=dataclasses.replace(recipe.segment, max_new_tokens=given.max_new_tokens),
+            policy=dataclasses.replace(recipe.policy, max_text_tokens=given.max_new_tokens),
             judge=dataclasses.replace(recipe.judge, max_new_tokens=given.max_new_tokens),
         )
     measure(recipe, given.out, given.steps, given.prompts, given.branches, given.problems, given.minutes, not given.small)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from minisw.logprobs import Batch, Example, collate, token_logprobs
-from minisw.model import LanguageModel
+from minisw.engine.logprobs import Batch, Example, collate, token_logprobs
+from minisw.engine.model import LanguageModel
 
 VOCABULARY, ROWS, LENGTH, REPEATS = 151_936, 8, 512, 3
 

@@ -1,4 +1,4 @@
-"""Is the estimate of `minisw.memory` right? A GRPO micro-batch at full size on tensors without data, every byte of it counted.
+"""Check the estimate of `minisw.engine.memory`: count every allocation of a full-size GRPO micro-batch on meta tensors.
 
     python -m benchmarks.memory_count
 
@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM, PretrainedConfig, Qwen2Config
 
 from benchmarks.memory import _NoTokenizer
-from minisw import memory
-from minisw.logprobs import Batch, _hidden, _TargetLogprobs
-from minisw.model import LanguageModel
+from minisw.engine import memory
+from minisw.engine.logprobs import Batch, _hidden, _TargetLogprobs
+from minisw.engine.model import LanguageModel
 from minisw.presets import PRESETS
 from minisw.recipe import Recipe
 

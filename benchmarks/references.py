@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from minisw import algebra
-from minisw.answers import number, verify
-from minisw.problems import gsm8k, mathematics
+from minisw.problems import gsm8k, math
+from minisw.verify import algebra
+from minisw.verify.answers import number, verify
 
 
 def changed(answer: str) -> Iterator[str]:
@@ -39,7 +39,7 @@ def main() -> None:
     sets = {
         "GSM8K train": [p.answer for p in gsm8k.read(given.data_dir, "train")],
         "GSM8K test": [p.answer for p in gsm8k.read(given.data_dir, "test")],
-        "MATH-500": [p.answer for p in mathematics.problems(mathematics.read(given.data_dir, "math500"), "math500")],
+        "MATH-500": [p.answer for p in math.problems(math.read(given.data_dir, "math500"), "math500")],
     }
     result = {}
     for name, answers in sets.items():

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from minisw.runs import hardware, versions
+from minisw.engine.machine import hardware, versions
 
 # work: (peer, what is compared, bar for ours / peer)
 TABLE = {

@@ -22,13 +22,16 @@ from pathlib import Path
 import torch
 
 from benchmarks import memory as head
+from minisw.engine.loading import load_base
+from minisw.engine.model import LanguageModel
+from minisw.engine.requests import Request, Sampling
+from minisw.engine.sampler import Sampler
+from minisw.judges.base import JudgeContext
 from minisw.judges.generative import GenerativeJudge
-from minisw.model import LanguageModel, load_base
 from minisw.presets import PRESETS
-from minisw.problems import load_world
+from minisw.problems import load_task
 from minisw.recipe import EMBEDDED, JudgeKnobs, Lora, ModelKnobs, ProblemKnobs
 from minisw.records import LabelledStep, Solution
-from minisw.rollout import Request, Sampler, Sampling
 
 SEED = 0
 
@@ -71,11 +74,11 @@ def load(s: Setting) -> LanguageModel:
 
 
 def questions(count: int) -> list[str]:
-    return [p.question for p in load_world(ProblemKnobs()).load("test", count, SEED)]
+    return [p.question for p in load_task(ProblemKnobs()).load("test", count, SEED)]
 
 
 def words(s: Setting):
-    return load_world(ProblemKnobs(prompts="arithmetic" if s.model.name == EMBEDDED else "english")).prompts
+    return load_task(ProblemKnobs(prompts="arithmetic" if s.model.name == EMBEDDED else "english")).prompts
 
 
 def steps(count: int) -> list[LabelledStep]:
@@ -133,7 +136,7 @@ def generate_in_batches(lm: LanguageModel, rows: list[list[int]], s: Setting, ne
 
 
 def grpo_ours(s: Setting) -> dict:
-    from minisw.grpo import train_grpo
+    from minisw.training.grpo import train_grpo
 
     lm = load(s)
     lm.new_adapter("judge", Lora(), SEED)
@@ -234,7 +237,7 @@ def solutions(count: int) -> list[Solution]:
 
 
 def annotate_ours(s: Setting) -> dict:
-    from minisw.segment import tag
+    from minisw.chunks import tag
 
     lm = load(s)
     sampler, chosen = Sampler(lm, s.model.slots, s.model.prefill_tokens), solutions(s.solutions)
@@ -255,7 +258,7 @@ def annotate_ours(s: Setting) -> dict:
 
 
 def annotate_generate(s: Setting) -> dict:
-    from minisw.segment import tag
+    from minisw.chunks import tag
 
     lm = load(s)
     lm.causal_lm.to(lm.sampling_dtype or lm.causal_lm.dtype)
@@ -271,7 +274,7 @@ def annotate_generate(s: Setting) -> dict:
 def judge_ours(s: Setting) -> dict:
     lm = load(s)
     sampler = Sampler(lm, s.model.slots, s.model.prefill_tokens)
-    judge = GenerativeJudge(lm, sampler, words(s), None, s.completion, s.model.micro_tokens)
+    judge = GenerativeJudge(JudgeContext(lm, sampler, words(s), s.completion, s.model.micro_tokens), None)
     items = steps(s.judged)
     return repeated(s, lambda: sum(j.tokens for j in judge.judge(items, SEED)))
 

@@ -12,6 +12,6 @@ __version__ = "0.1.0"
 
 def load_judge(path, **changes):
     """The judge saved in a folder: `load_judge(path).judge(problem, steps)` (see minisw/judge.py)."""
-    from minisw.judge import load_judge  # torch is loaded only where it is needed
+    from minisw.judges.saved import load_judge
 
     return load_judge(path, **changes)

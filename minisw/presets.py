@@ -11,6 +11,7 @@ from minisw.recipe import (
     JudgeKnobs,
     Lora,
     ModelKnobs,
+    PolicyKnobs,
     ProblemKnobs,
     Recipe,
     SearchKnobs,
@@ -20,6 +21,7 @@ from minisw.recipe import (
 
 TINY = Recipe()
 
+
 # The whole cycle with a real 0.5B chat model and a dozen real problems, on two cores in about half an hour: it shows that the
 # stages run on real models and data, and its figures mean nothing.
 SMOKE = Recipe(
@@ -27,19 +29,16 @@ SMOKE = Recipe(
     lora=Lora(rank=8, alpha=16),
     model=ModelKnobs(
         name="Qwen/Qwen2.5-0.5B-Instruct",
-        dtype="bf16",
-        autocast="bf16",  # the adapters' fp32 weights are multiplied in bf16 too
+        dtype="auto",
+        autocast="auto",  # the adapters' fp32 weights are multiplied in bf16 too
         sampling_dtype="",
         slots=48,
         prefill_tokens=4096,
         micro_tokens=768,
     ),
-    problems=ProblemKnobs(
-        source="gsm8k", prompts="english", temperature=0.7, max_steps=2, train=16, validation=6, test=6, hard=0
-    ),
-    segment=SegmentKnobs(
-        teacher="numbered", samples=4, keep=3, tries=4, training=Training(lr=4e-4, epochs=4, batch=4), max_new_tokens=240
-    ),
+    problems=ProblemKnobs(source="gsm8k", prompts="english", max_steps=2, train=16, validation=6, test=6, hard=0),
+    policy=PolicyKnobs(temperature=0.7, max_text_tokens=240, max_chunks=8, max_chunk_tokens=160),
+    segment=SegmentKnobs(teacher="numbered", samples=4, keep=3, tries=4, training=Training(lr=4e-4, epochs=4, batch=4)),
     annotate=AnnotateKnobs(samples=6, keep=3, branches=4, max_solutions=12),
     classifier=ClassifierKnobs(lrs=(1e-4, 5e-4), epochs=2, batch=4),
     judge=JudgeKnobs(
@@ -57,10 +56,11 @@ SMOKE = Recipe(
         votes=1,
     ),
     evaluate=EvaluateKnobs(source="processbench", solutions=6, resamples=500),
-    search=SearchKnobs(problems=4, tries=2, max_chunks=8, max_chunk_tokens=160, votes=4),
+    search=SearchKnobs(problems=4, tries=2, votes=4),
 )
 
-# On a GPU. Peak memory is computed (`python -m minisw.memory --preset NAME`); times are guesses from the tokens to be
+
+# On a GPU. Peak memory is computed (`python -m minisw.engine.memory --preset NAME`); times are guesses from the tokens to be
 # sampled, at 2,000 to 6,000 a second, until a GPU has measured them (`python -m benchmarks.gpu`).
 
 # 0.5B for 8 GB, a T4 among them (fp16 with scaled losses there): 3 to 6 hours, 1 GB of model, under 1 GB of run folder.
@@ -77,10 +77,9 @@ GPU_8GB = Recipe(
         prefill_tokens=8192,
         micro_tokens=8192,
     ),
-    problems=ProblemKnobs(source="gsm8k", prompts="english", temperature=0.7, train=2000, validation=300, test=400),
-    segment=SegmentKnobs(
-        teacher="numbered", samples=4, keep=2, tries=4, training=Training(lr=2e-4, epochs=2, batch=16), max_new_tokens=400
-    ),
+    problems=ProblemKnobs(source="gsm8k", prompts="english", train=2000, validation=300, test=400),
+    policy=PolicyKnobs(temperature=0.7, max_text_tokens=400, max_chunks=12, max_chunk_tokens=200),
+    segment=SegmentKnobs(teacher="numbered", samples=4, keep=2, tries=4, training=Training(lr=2e-4, epochs=2, batch=16)),
     annotate=AnnotateKnobs(problems=2000, samples=4, keep=2, branches=8, max_solutions=1000),
     classifier=ClassifierKnobs(lrs=(1e-4, 3e-4), epochs=2, batch=32),
     judge=JudgeKnobs(
@@ -96,23 +95,26 @@ GPU_8GB = Recipe(
         max_new_tokens=400,
     ),
     evaluate=EvaluateKnobs(source="processbench", parts=("gsm8k", "math"), solutions=400),
-    search=SearchKnobs(problems=200, tries=5, max_chunks=12, max_chunk_tokens=200),
+    search=SearchKnobs(problems=200, tries=5),
 )
+
 
 # 1.5B in nf4 for 12 GB: a night, 3 GB of model, 1 GB of run folder.
 GPU_12GB = dataclasses.replace(
     GPU_8GB,
     preset="gpu-12gb",
     model=dataclasses.replace(GPU_8GB.model, name="Qwen/Qwen2.5-1.5B-Instruct", four_bit=True, slots=96),
-    problems=dataclasses.replace(GPU_8GB.problems, source="math", temperature=1.0),
-    segment=dataclasses.replace(GPU_8GB.segment, teacher="prompted", tries=8, max_new_tokens=768),
-    search=dataclasses.replace(GPU_8GB.search, max_chunk_tokens=300),
+    problems=dataclasses.replace(GPU_8GB.problems, source="math"),
+    policy=PolicyKnobs(temperature=1.0, max_text_tokens=768, max_chunks=16, max_chunk_tokens=300),
+    segment=dataclasses.replace(GPU_8GB.segment, teacher="prompted", tries=8),
 )
+
 
 # 1.5B in bf16 for 24 GB: rollouts with merged weights, twice as fast as in 4 bits; half a night.
 GPU_24GB = dataclasses.replace(
     GPU_12GB, preset="gpu-24gb", model=dataclasses.replace(GPU_12GB.model, four_bit=False, slots=256, prefill_tokens=16384)
 )
+
 
 # The paper's own sizes (StepWiser §3, A.1), for reading and for those who have the machine: 8 A100 for days. The learning
 # rates are those of full weights; with LoRA they are too small.
@@ -120,9 +122,8 @@ PAPER = dataclasses.replace(
     GPU_24GB,
     preset="paper",
     problems=dataclasses.replace(GPU_24GB.problems, source="numina", train=40_000, validation=1000, test=500),
-    segment=SegmentKnobs(
-        teacher="prompted", samples=16, keep=4, tries=8, training=Training(lr=1e-5, epochs=1, batch=32), max_new_tokens=3096
-    ),
+    policy=PolicyKnobs(temperature=1.0, max_text_tokens=3096, max_chunks=40, max_chunk_tokens=1024),
+    segment=SegmentKnobs(teacher="prompted", samples=16, keep=4, tries=8, training=Training(lr=1e-5, epochs=1, batch=32)),
     annotate=AnnotateKnobs(
         problems=40_000, samples=16, keep=16, branches=16, max_solutions=640_000, rule="rel_effective", alpha=0.4, gamma=0.8
     ),
@@ -142,7 +143,8 @@ PAPER = dataclasses.replace(
         votes=8,
     ),
     evaluate=EvaluateKnobs(source="processbench", parts=("gsm8k", "math", "olympiadbench", "omnimath"), solutions=1000),
-    search=SearchKnobs(problems=500, tries=5, max_chunks=40, max_chunk_tokens=1024),
+    search=SearchKnobs(problems=500, tries=5),
 )
+
 
 PRESETS = {p.preset: p for p in (TINY, SMOKE, GPU_8GB, GPU_12GB, GPU_24GB, PAPER)}

@@ -1,4 +1,4 @@
-"""Every prompt in one place: what the solver, the segmenter and the judge are asked, for each world.
+"""Every prompt in one place: what the solver, the segmenter and the judge are asked, for each task.
 
 A `Prompts` holds user messages; the chat template around them comes from the model's tokenizer. The English set follows
 StepWiser's description (§3.1, §3.3) in our own words. The arithmetic set says the same in the few words that the
@@ -10,14 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OPEN, CLOSE = "<chunk>", "</chunk>"
+
+
 BOX, POSITIVE, NEGATIVE = "\\boxed{", "\\boxed{Positive}", "\\boxed{Negative}"
+
+
 VERDICT = f"\n\nVerdict: {BOX}"  # the last line of a judge's reply, begun
+
+
 PLUS, MINUS = "+", "-"  # the two replies of the discriminative baseline
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The user messages of one world, as format strings."""
+    """The user messages of one task, as format strings."""
 
     solve: str
     solve_chunked: str
@@ -65,6 +71,7 @@ ENGLISH = Prompts(
     ),
 )
 
+
 ARITHMETIC = Prompts(
     solve="{question}\nSolve step by step.",
     solve_chunked="{question}\nSolve step by step.",
@@ -73,9 +80,15 @@ ARITHMETIC = Prompts(
     classify="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nIs the new step right?",
 )
 
+
 # What only the embedded model has learnt to answer (problems/pretraining.py); together they elicit a first judge.
 CAREFUL = "{question}\n\nSo far:\n{history}\n\nWrite the next step with care."
+
+
 RESULT = "Say the result of this line:\n{chunk}"
+
+
 COMPARE = "Compare {left} and {right}."
+
 
 BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC}

@@ -31,10 +31,11 @@ class ModelKnobs:
     gguf_file: str = ""
     """A GGUF file within that folder or hub repository; it is dequantised."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """Type of the weights in memory; "auto" is bf16, or fp16 on a GPU that has no bf16 (before compute capability 8.0)."""
-    autocast: Literal["", "auto", "bf16", "fp16"] = "bf16"
+    """Type of the weights in memory. "auto" is bf16 if the hardware computes in it; if not, fp16 on a GPU (below compute
+    capability 8.0) and fp32 on a CPU (without AVX512-BF16 or AMX)."""
+    autocast: Literal["", "auto", "bf16", "fp16"] = "auto"
     """Type of the products in training forwards; empty for that of the weights. In fp16 losses are scaled."""
-    sampling_dtype: Literal["", "auto", "bf16", "fp16"] = "bf16"
+    sampling_dtype: Literal["", "auto", "bf16", "fp16"] = "auto"
     """Type of the weights while sampling; empty for their own."""
     checkpointing: bool = False
     """Gradient checkpointing: about a tenth of the activations, a third more time; a group's prompt is no longer shared."""
@@ -64,7 +65,7 @@ def embedded_folder() -> Path:
             return folder
     raise ValueError(
         "the embedded model is missing: data/base/model.safetensors is neither beside nor within the package; "
-        "make it with python -m minisw.problems.pretraining --out data/base"
+        "make it with python -m minisw.problems.arithmetic.pretraining --out data/base"
     )
 
 
@@ -73,14 +74,12 @@ class ProblemKnobs:
     """Where problems come from."""
 
     source: Literal["arithmetic", "gsm8k", "math", "numina"] = "arithmetic"
-    """The embedded world, GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500)."""
+    """The embedded task, GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500)."""
     data_dir: Path | None = None
     """Folder with the published files (gsm8k/train.jsonl, math500/test.jsonl, processbench/gsm8k.json, …); without it, hub
     names are used."""
     prompts: Literal["arithmetic", "english"] = "arithmetic"
     """Which set of prompts (minisw/prompts.py)."""
-    temperature: float = 1.0
-    """Of the policy's solutions and rollouts (1 in the paper; a very small model does better below)."""
     max_steps: int = 0
     """Only problems whose reference solution has at most this many lines (GSM8K; 0 for all): easier ones for small models."""
     train: int = 300
@@ -90,7 +89,21 @@ class ProblemKnobs:
     test: int = 200
     """Problems that only measure."""
     hard: int = 0
-    """Problems of the longer, harder test that search is measured on too (0 for none; the embedded world has one)."""
+    """Problems of the longer, harder test that search is measured on too (0 for none; the embedded task has one)."""
+
+
+@dataclass(frozen=True)
+class PolicyKnobs:
+    """How the policy writes solutions, in every stage and for every method alike."""
+
+    temperature: float = 1.0
+    """Sampling temperature of solutions and rollouts (1 in the paper; very small models do better below)."""
+    max_text_tokens: int = 300
+    """Longest solution in tokens of text, not counting tags: the same budget for plain sampling, rollouts and search."""
+    max_chunks: int = 12
+    """Most chunks of a solution."""
+    max_chunk_tokens: int = 80
+    """Longest chunk in tokens, when search samples chunk by chunk."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ class SegmentKnobs:
     """Stage 1, StepWiser §3.1."""
 
     teacher: Literal["rules", "prompted", "numbered"] = "rules"
-    """Who segments the SFT texts: the world's own rules; the chat model, copying the text with tags; or the chat model,
+    """Who segments the SFT texts: the task's own rules; the chat model, copying the text with tags; or the chat model,
     naming the lines that begin a chunk (a very small one cannot copy without a slip)."""
     samples: int = 2
     """Solutions sampled a problem; the wrong ones are dropped (the paper samples 16)."""
@@ -119,8 +132,6 @@ class SegmentKnobs:
     tries: int = 1
     """Segmentations asked of the teacher for each solution (the paper asks 8)."""
     training: Training = Training(lr=2e-3, epochs=5, batch=6)
-    max_new_tokens: int = 300
-    """Longest solution, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +213,7 @@ class EvaluateKnobs:
     """Stage 4: first-error F1 with exact labels (or ProcessBench's)."""
 
     source: Literal["exact", "processbench"] = "exact"
-    """Steps of sampled solutions with the world's exact labels, or ProcessBench items."""
+    """Steps of sampled solutions with the task's exact labels, or ProcessBench items."""
     parts: tuple[Literal["gsm8k", "math", "olympiadbench", "omnimath"], ...] = ("gsm8k",)
     """Parts of ProcessBench, where that is the source."""
     solutions: int = 110
@@ -219,10 +230,6 @@ class SearchKnobs:
     """Test problems searched."""
     tries: int = 5
     """Tries a chunk; after them the last is kept."""
-    max_chunks: int = 12
-    """Chunks a solution, at most."""
-    max_chunk_tokens: int = 80
-    """Longest chunk, in tokens."""
     votes: int = 16
     """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many are drawn and count."""
 
@@ -239,6 +246,7 @@ class Recipe:
     lora: Lora = Lora()
     model: ModelKnobs = ModelKnobs()
     problems: ProblemKnobs = ProblemKnobs()
+    policy: PolicyKnobs = PolicyKnobs()
     segment: SegmentKnobs = SegmentKnobs()
     annotate: AnnotateKnobs = AnnotateKnobs()
     classifier: ClassifierKnobs = ClassifierKnobs()

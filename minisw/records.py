@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,8 @@ class Solution:
     answer: str | None
     correct: bool
     well_formed: bool = True  # the policy kept the chunk format
-    tokens: int = 0
+    tokens: int = 0  # sampled, tags included
+    finished: bool = True  # ended by itself within the budget of text tokens (recipe.PolicyKnobs)
 
     @property
     def text(self) -> str:
@@ -88,13 +89,13 @@ class BenchItem:
 
 @dataclass(frozen=True)
 class Judgment:
-    """A judge's word on one step. `verdict` is None where it could not be read (counts as wrong, and is counted)."""
+    """A judge's reply about one step. `verdict` is None if it cannot be read; metrics count that as wrong."""
 
     verdict: bool | None
     analysis: str = ""
-    p_positive: float = 0.5  # by the verdict token where it was asked for, else 1 or 0 as the verdict
-    vote: float = 0.5  # share of the sampled verdicts that are Positive
-    tokens: int = 0
+    p_positive: float = 0.5  # P(Positive) at the verdict token if it was measured; otherwise 1 or 0, as the verdict
+    tokens: int = 0  # sampled for this judgment, all votes together
+    votes: tuple[bool | None, ...] = ()  # every sampled verdict, if there was more than one
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,33 @@ class Answer:
     correct: bool
     policy_tokens: int
     judge_tokens: int = 0
-    rejected_tokens: int = 0
+    rejected_tokens: int = 0  # of the policy's tokens
+    finished: bool = True  # False if the solution was cut off at the budget
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A sampled next chunk. `closed`: it ended with its closing tag; `finished`: it was not cut off; `tokens`: sampled."""
+
+    text: str
+    closed: bool
+    finished: bool
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Try:
+    """One attempt at one chunk of a search."""
+
+    problem_id: str
+    position: int  # index of the chunk
+    attempt: int  # 1 for the first
+    text: str
+    verdict: bool | None
+    analysis: str
+    kept: bool
+    policy_tokens: int
+    judge_tokens: int
 
 
 @dataclass(frozen=True)
@@ -180,3 +207,7 @@ def _read(path: Path, kind: type) -> Iterator[object]:
                 yield _build(kind, json.loads(line))
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{path}:{number}: {error}") from None
+
+
+def flat(groups: Sequence[Sequence]) -> list:
+    return [item for group in groups for item in group]

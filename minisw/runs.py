@@ -10,25 +10,27 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import os
-import platform
-import resource
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers.utils.logging import disable_progress_bar
 
-from minisw import processes
+from minisw.engine import distributed
+from minisw.engine.loading import load_base
+from minisw.engine.machine import hardware, peak_memory_gb, versions
+from minisw.engine.model import LanguageModel
+from minisw.engine.sampler import Sampler
+from minisw.judges.base import JudgeContext
+from minisw.policy import POLICY, Policy
+from minisw.problems import Task, load_task
 from minisw.recipe import Recipe
 from minisw.records import read_jsonl, write_json, write_jsonl, writes
-
-PACKAGES = ("minisw", "torch", "transformers", "peft", "tokenizers", "numpy")
 
 
 class Run:
@@ -42,7 +44,7 @@ class Run:
         self._booked = (0.0, 0)  # when it was booked last: time, tokens sampled
         if writes():
             self._open()
-        processes.wait()
+        distributed.barrier()
         self.facts = self._read_facts()
 
     # --- the folder ------------------------------------------------------------------------------------------------
@@ -99,49 +101,52 @@ class Run:
         """A seed for one use: a function of the run's seed and a name, so that no use shifts another."""
         return zlib.crc32(f"{self.seed}/{what}".encode())
 
-    # --- the model and the world, when first asked for --------------------------------------------------------------
+    # --- the model and the task, when first asked for --------------------------------------------------------------
 
     @cached_property
-    def world(self):
-        from minisw.problems import load_world
-
-        return load_world(self.recipe.problems)
+    def task(self) -> Task:
+        return load_task(self.recipe.problems)
 
     @cached_property
-    def lm(self):
-        from transformers.utils.logging import disable_progress_bar
-
-        from minisw.model import load_base
-
+    def lm(self) -> LanguageModel:
         disable_progress_bar()  # a line of its own among ours
         return load_base(self.recipe.model)
 
     @cached_property
-    def sampler(self):
-        from minisw.rollout import Sampler
-
+    def sampler(self) -> Sampler:
         return Sampler(self.lm, self.recipe.model.slots, self.recipe.model.prefill_tokens)
+
+    @cached_property
+    def judge_context(self) -> JudgeContext:
+        knobs = self.recipe.judge
+        return JudgeContext(self.lm, self.sampler, self.task.prompts, knobs.max_new_tokens, self.recipe.model.micro_tokens)
+
+    def policy(self, adapter: str | None = POLICY) -> Policy:
+        """The segmented policy (loaded from stage 1 if needed), or the base for None."""
+        if adapter:
+            self.require(adapter, self.folder / "segment" / adapter)
+        return Policy(self.lm, self.sampler, self.task.prompts, self.recipe.policy, adapter)
 
     # --- products ----------------------------------------------------------------------------------------------------
 
     def records(self, path: Path, kind: type, what: str, total: int, make: Callable[[Callable[[int], None]], list]) -> list:
         """The records in `path`; made by `make(tick)` and written first where the file is not there yet."""
-        if not processes.agreed(path.exists()):
+        if not distributed.broadcast(path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
             with self.progress(what, total) as tick:
                 made = make(tick)
             write_jsonl(path, made)
             self._book()
-            processes.wait()
+            distributed.barrier()
         return read_jsonl(path, kind)  # always read back: a resumed run then sees the same as this one
 
-    def train(self, name: str, folder: Path, fit: Callable[[Path, Callable], list[dict]], total: int, what: str) -> list[dict]:
-        """Adapter `name` trained by `fit(checkpoint, tick)` and saved under folder/name; loaded where it is there.
+    def train(self, name: str, folder: Path, fit: Callable[[Path, Callable], Any], total: int, what: str) -> Any:
+        """Adapter `name`, trained by `fit(checkpoint, tick)` and saved in folder/name, or loaded from there.
 
-        Returns the training curve, a dict of metrics a step.
+        Returns what `fit` returned (JSON values, such as the training curve), from `folder/name-curve.json`.
         """
         adapter, curve = folder / name, folder / f"{name}-curve.json"
-        if not processes.agreed(curve.exists()):
+        if not distributed.broadcast(curve.exists()):
             folder.mkdir(parents=True, exist_ok=True)
             if name in self.lm.adapters:
                 self.lm.drop_adapter(name)
@@ -149,13 +154,9 @@ class Run:
             with self.progress(what, total) as tick:
                 metrics = fit(folder / f"{name}.checkpoint", tick)
             self.lm.save_adapter(name, adapter)
-            if folder.name == "judge":
-                from minisw.judge import write_card
-
-                write_card(adapter, self.recipe, what)
             write_json(curve, metrics)
             self._book()
-            processes.wait()
+            distributed.barrier()
             if writes():
                 (folder / f"{name}.checkpoint").unlink(missing_ok=True)
         elif name not in self.lm.adapters:
@@ -163,9 +164,9 @@ class Run:
         return json.loads(curve.read_text(encoding="utf-8"))
 
     def require(self, name: str, folder: Path) -> None:
-        """Load an adapter of an earlier stage, where this process has not got it. Raises ValueError where it is not there."""
+        """Load the adapter that an earlier stage saved in `folder`, unless it is loaded. Raises ValueError if it is missing."""
         if name not in self.lm.adapters:
-            self.lm.load_adapter(name, folder / name)
+            self.lm.load_adapter(name, folder)
 
     # --- clock and screen --------------------------------------------------------------------------------------------
 
@@ -182,7 +183,7 @@ class Run:
         self._entry, self._booked = entry, (time.time(), self._tokens())
         try:
             yield True
-            processes.wait()
+            distributed.barrier()
             entry["finished"] = True
         finally:
             with contextlib.suppress(OSError):
@@ -247,32 +248,3 @@ def _difference(found: dict, wanted: dict, prefix: str = "") -> str:
         if a != b:
             return f"{prefix}{key} is {a!r} there and {b!r} here"
     return "it differs"
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def hardware() -> dict:
-    import torch
-
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "cpu": name,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": gpu,
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-    }
-
-
-def peak_memory_gb() -> float:
-    """Peak resident memory of this process, in GiB."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB here
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2)

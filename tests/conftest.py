@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from minisw.model import LanguageModel
-from minisw.problems.pretraining import build_tokenizer
+from minisw.engine.model import LanguageModel
+from minisw.problems.arithmetic.pretraining import build_tokenizer
 from minisw.recipe import Lora
 
 torch.set_num_threads(1)  # the models are so small that a second thread only costs
@@ -29,7 +29,7 @@ def _seeds() -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The word-level tokenizer of the embedded world, over a small vocabulary."""
+    """The word-level tokenizer of the embedded task, over a small vocabulary."""
     return build_tokenizer(sample=300)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import floor, gpu, memory_count, side_by_side, works
-from minisw import memory
+from minisw.engine import memory
 from minisw.presets import PRESETS
 from minisw.recipe import ModelKnobs
 
@@ -27,7 +27,7 @@ def test_both_sides_write_as_many_tokens(work):
 
 
 def test_a_grpo_step_of_ours_leaves_no_group_out(monkeypatch):
-    from minisw import grpo
+    from minisw.training import grpo
 
     seen = []
     update = grpo.update

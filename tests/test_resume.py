@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minisw.reproduce import STAGES
+from minisw.cli import STAGES
 
 TOY = (
     "--problems.train 100 --problems.validation 12 --problems.test 16 --problems.hard 4 --segment.training.epochs 4 "

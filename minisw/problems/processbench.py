@@ -9,6 +9,8 @@ from minisw.problems import files
 from minisw.records import BenchItem
 
 HUB_NAME = "Qwen/ProcessBench"
+
+
 PARTS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from minisw.problems import gsm8k, load_world, processbench
+from minisw.problems import gsm8k, load_task, processbench
 from minisw.recipe import ProblemKnobs
 
 
@@ -33,10 +33,10 @@ def test_gsm8k_splits_share_no_problem_and_answers_are_plain_numbers(folder):
 
 def test_gsm8k_keeps_problems_with_short_references(folder):
     assert [len(gsm8k.read(folder, "test", n)) for n in (0, 1, 2, 3)] == [8, 3, 6, 8]
-    world = load_world(ProblemKnobs(source="gsm8k", prompts="english", data_dir=folder, max_steps=1))
-    assert len(world.load("test", 3, 0)) == 3
+    task = load_task(ProblemKnobs(source="gsm8k", prompts="english", data_dir=folder, max_steps=1))
+    assert len(task.load("test", 3, 0)) == 3
     with pytest.raises(ValueError, match="has 3 problems, and 4 were asked for"):
-        world.load("test", 4, 0)
+        task.load("test", 4, 0)
 
 
 def test_processbench_items_have_their_published_labels(folder):

@@ -1,0 +1,118 @@
+"""Stage 2, StepWiser §3.2: every chunk gets a label from rollouts that start before it and after it.
+
+    1. the policy draws solutions of problems that it was not fine-tuned on
+    2. choose which to annotate: of problems with both right and wrong solutions
+    3. M rollouts from every boundary give the values Q
+    4. the label rules are compared with the exact labels, if the task has them
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from minisw.evaluate import stats
+from minisw.labels import RULES, agreement, choose_solutions, label_with, until_first_negative, value_summary
+from minisw.problems import first_mistakes, step_labels
+from minisw.recipe import AnnotateKnobs
+from minisw.records import AnnotatedSolution, Problem, Solution, flat, write_json, write_jsonl, write_text
+from minisw.runs import Run
+
+QUESTIONS = "questions.json"  # problem id -> question, for the readers of the labels
+VALIDATION_SHARE = 0.3  # solutions annotated for validation, as a share of those for training
+
+
+def run_stage(run: Run) -> None:
+    """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution), questions.json, stepwise.jsonl (the training
+    labels in TRL's format) and metrics.json. If the recipe names another source of labels, no rollout is made."""
+    knobs, folder = run.recipe.annotate, run.folder / "annotate"
+    folder.mkdir(parents=True, exist_ok=True)
+    if knobs.source != "rollouts":
+        questions, train, metrics = import_labels(run)
+    else:
+        questions, train, metrics = annotate_problems(run)
+    rows = step_labels.to_trl(train, [label_with(knobs, s.q) for s in train], questions)
+    write_text(folder / "stepwise.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_json(folder / QUESTIONS, questions)
+    write_json(folder / "metrics.json", metrics)
+
+
+def annotate_problems(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution], dict]:
+    """Labels from our own rollouts: questions by problem id, the annotated training solutions, and metrics."""
+    knobs, task = run.recipe.annotate, run.task
+    taught = run.recipe.problems.train  # SFT has seen these: its accuracy there is higher, and labels would be too
+    problems = task.load("train", taught + knobs.problems, run.seed)[taught:]
+    validation = task.load("validation", run.recipe.problems.validation, run.seed)
+    drawn, train = annotate_split(run, "train", problems, knobs.max_solutions, right=0.25)
+    # for validation as many right solutions as wrong ones, because thresholds are chosen on both
+    annotate_split(run, "validation", validation, validation_size(knobs), right=0.5)
+    metrics = {
+        "solutions": len(train),
+        "steps": sum(len(s.chunks) for s in train),
+        "drawn": len(drawn),
+        "drawn_accuracy": stats.mean([s.correct for s in drawn]),
+        "drawn_cut_off": stats.mean([not s.finished for s in drawn]),
+        "problems_kept": len({s.problem_id for s in train}),
+        "rules": [{"rule": rule, "positives": stats.mean(flat([label_with(knobs, s.q, rule) for s in train]))} for rule in RULES],
+        "q": value_summary(train, knobs),
+        "agreement": [],
+        "exact_positive": None,
+        "mistakes": {},
+    }
+    if task.exact_labels:
+        by_id = {p.id: p for p in problems}
+        exact = [until_first_negative(task.exact_labels(by_id[s.problem_id], s.chunks)) for s in drawn]
+        metrics["exact_positive"] = stats.mean(flat(exact))
+        metrics["mistakes"] = first_mistakes(task, by_id, drawn)
+        metrics["agreement"] = agreement(train, [task.exact_labels(by_id[s.problem_id], s.chunks) for s in train], knobs)
+    return {p.id: p.question for p in [*problems, *validation]}, train, metrics
+
+
+def annotate_split(
+    run: Run, split: str, problems: Sequence[Problem], most: int, right: float
+) -> tuple[list[Solution], list[AnnotatedSolution]]:
+    """Draw solutions of one split, choose which to annotate, and annotate them; both lists, from their files if there."""
+    knobs, folder, policy = run.recipe.annotate, run.folder / "annotate", run.policy()
+    drawn = run.records(
+        folder / f"{split}-solutions.jsonl",
+        Solution,
+        f"{split}: solutions",
+        len(problems) * knobs.samples,
+        lambda tick: flat(policy.solve(problems, knobs.samples, run.seed_of(f"annotate-{split}"), tick)),
+    )
+    groups = [drawn[i : i + knobs.samples] for i in range(0, len(drawn), knobs.samples)]
+    chosen = choose_solutions(groups, knobs.keep, most, right)
+    boundaries = sum(len(s.chunks) - 1 for s in chosen) + len({s.problem_id for s in chosen})
+    by_id = {p.id: p for p in problems}
+    annotated = run.records(
+        folder / f"{split}.jsonl",
+        AnnotatedSolution,
+        f"{split}: rollouts",
+        boundaries * knobs.branches,
+        lambda tick: policy.annotate(chosen, by_id, knobs.branches, run.seed_of(f"rollouts-{split}"), tick),
+    )
+    return drawn, annotated
+
+
+def validation_size(knobs: AnnotateKnobs) -> int:
+    """Solutions annotated for validation."""
+    return max(2, int(knobs.max_solutions * VALIDATION_SHARE))
+
+
+def import_labels(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution], dict]:
+    """Labels of a published set in place of our own; the same results as `annotate_problems`."""
+    knobs, folder = run.recipe.annotate, run.folder / "annotate"
+    questions: dict[str, str] = {}
+    loaded: dict[str, list[AnnotatedSolution]] = {}
+    for split, count in (("train", knobs.max_solutions), ("validation", validation_size(knobs))):
+        loaded[split], asked = step_labels.load(knobs.source, run.recipe.problems.data_dir, split, count, run.seed)
+        questions |= asked
+        write_jsonl(folder / f"{split}.jsonl", loaded[split])
+    train = loaded["train"]
+    metrics = {
+        "source": knobs.source,
+        "solutions": len(train),
+        "steps": sum(len(s.chunks) for s in train),
+        "rules": [{"rule": "as published", "positives": stats.mean(flat([label_with(knobs, s.q) for s in train]))}],
+    }
+    return questions, train, metrics

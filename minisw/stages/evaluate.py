@@ -1,0 +1,150 @@
+"""Stage 4: how good are the judges? First-error F1 in both definitions, with intervals, on items with known labels.
+
+    1. the items: test solutions of the policy with exact labels, or ProcessBench
+    2. every judge of the registry judges every step
+    3. metrics a judge, and paired differences between judges
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from minisw.evaluate.metrics import f1_difference, predict, score
+from minisw.judges import registry
+from minisw.judges.base import Judge
+from minisw.judges.discriminative import DISCRIMINATIVE
+from minisw.judges.generative import GenerativeJudge
+from minisw.judges.stepwiser import REJECTION_SAMPLED, STEPWISER, TENTH
+from minisw.records import BenchItem, Judgment, Problem, Solution, flat, write_json
+from minisw.runs import Run
+
+VOTE = "stepwiser_vote"
+DIFFERENCES = (
+    *((STEPWISER, other) for other in (DISCRIMINATIVE, "untrained", REJECTION_SAMPLED, "elicited")),
+    (TENTH, DISCRIMINATIVE),
+)
+
+
+def run_stage(run: Run) -> None:
+    """Writes evaluate/: each judge's judgments (JSONL), metrics.json with a row a judge, showcase.json."""
+    folder, resamples = run.folder / "evaluate", run.recipe.evaluate.resamples
+    trained = json.loads((run.folder / "judges" / "metrics.json").read_text(encoding="utf-8"))
+    items = load_items(run)
+    rows, predictions, judgments = [], {}, {}
+    for name, judge in load_judges(run, trained).items():
+        judgments[name] = judge_items(run, name, judge, items)
+        scores = score(items, judgments[name], run.seed, resamples)
+        predictions[name] = scores.pop("predictions")
+        labels = trained.get(STEPWISER if name == VOTE else name, {})
+        used = labels.get("labels", 0) + labels.get("validation_labels", 0)
+        rows.append({"id": name, "name": judge.name, "labels_used": used, **scores})
+    differences = {}
+    for a, b in DIFFERENCES:
+        if {a, b} <= predictions.keys():
+            measured, interval = f1_difference(items, predictions[a], predictions[b], run.seed, resamples)
+            differences[f"{a}-{b}"] = {"measured": measured, "interval": interval}
+    write_json(folder / "showcase.json", showcase(items, judgments[STEPWISER]))
+    with_error = sum(item.label >= 0 for item in items)
+    write_json(
+        folder / "metrics.json", {"rows": rows, "differences": differences, "items": len(items), "with_error": with_error}
+    )
+
+
+def load_judges(run: Run, trained: dict[str, dict]) -> dict[str, Judge]:
+    """The judges of the run by id; `trained` is what training measured."""
+    judges: dict[str, Judge] = {}
+    for entry in registry.entries(run.recipe):
+        if entry.trained:
+            run.require(entry.id, run.folder / "judges" / entry.id)
+        judges[entry.id] = entry.build(run.judge_context, trained.get(entry.id, {}))
+    knobs = run.recipe.judge
+    if knobs.votes > 1:
+        name = f"StepWiser, majority of {knobs.votes}"
+        judges[VOTE] = GenerativeJudge(run.judge_context, STEPWISER, name, knobs.temperature, knobs.votes)
+    return judges
+
+
+# --- the items -----------------------------------------------------------------------------------------------------------
+
+
+def load_items(run: Run) -> list[BenchItem]:
+    """The items that the recipe names. Raises ValueError if the task cannot offer them."""
+    knobs, task = run.recipe.evaluate, run.task
+    if knobs.source == "exact":
+        if task.exact_labels is None:
+            raise ValueError(f"the task {task.name!r} has no exact labels: use --evaluate.source processbench")
+        return exact_items(run)
+    if task.bench is None:
+        raise ValueError(f"the task {task.name!r} has no ProcessBench part: use --evaluate.source exact")
+    return [item for part in knobs.parts for item in task.bench(part, knobs.solutions, run.seed)]
+
+
+def exact_items(run: Run) -> list[BenchItem]:
+    """Test solutions of the segmented policy with the task's exact labels."""
+    task, count, policy = run.task, run.recipe.evaluate.solutions, run.policy()
+    problems = task.load("test", run.recipe.problems.test, run.seed)
+    each = -(-count // len(problems))
+    solutions = run.records(
+        run.folder / "evaluate" / "solutions.jsonl",
+        Solution,
+        "test: solutions to judge",
+        len(problems) * each,
+        lambda tick: flat(policy.solve(problems, each, run.seed_of("evaluate"), tick)),
+    )
+    by_id: dict[str, Problem] = {p.id: p for p in problems}
+    items = []
+    for s in [s for s in solutions if s.well_formed][:count]:
+        problem = by_id[s.problem_id]
+        labels = task.exact_labels(problem, s.chunks)
+        first_error = labels.index(False) if False in labels else -1
+        items.append(BenchItem(problem.id, problem.question, s.chunks, first_error, s.correct))
+    return items
+
+
+def judge_items(run: Run, name: str, judge: Judge, items: Sequence[BenchItem]) -> list[list[Judgment]]:
+    """Judgments of every step of every item, from evaluate/`name`.jsonl if it is there."""
+    steps = flat([item.steps() for item in items])
+    options = {"probabilities": True} if name == STEPWISER else {}  # one more forward over everything: for this judge only
+    judgments = run.records(
+        run.folder / "evaluate" / f"{name}.jsonl",
+        Judgment,
+        judge.name,
+        len(steps) * getattr(judge, "votes", 1),
+        lambda tick: judge.judge(steps, run.seed_of(f"evaluate-{name}"), tick, **options),
+    )
+    iterator = iter(judgments)
+    return [[next(iterator) for _ in item.chunks] for item in items]
+
+
+# --- for the report ------------------------------------------------------------------------------------------------------
+
+
+def showcase(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]) -> list[dict]:
+    """Up to three solutions for the report: an error that was found, a right solution that passed, and a miss."""
+    kinds = (
+        lambda item, prediction: item.label >= 0 and prediction == item.label,
+        lambda item, prediction: item.label < 0 and prediction == -1,
+        lambda item, prediction: prediction != item.label,
+    )
+    predictions = [predict(j) for j in judgments]
+    picked: list[int] = []
+    for fits in kinds:
+        picked += [n for n, item in enumerate(items) if n not in picked and fits(item, predictions[n])][:1]
+    return [_shown(items[n], judgments[n]) for n in picked]
+
+
+def _shown(item: BenchItem, judgments: Sequence[Judgment]) -> dict:
+    chunks = []
+    for i, (step, judgment) in enumerate(zip(item.steps(), judgments, strict=True)):
+        known = item.label < 0 or i <= item.label
+        chunks.append(
+            {
+                "text": step.chunk,
+                "verdict": judgment.verdict,
+                "analysis": judgment.analysis,
+                "p_positive": judgment.p_positive,
+                "label": step.label if known else None,
+            }
+        )
+    return {"question": item.question, "correct": item.final_correct, "chunks": chunks}

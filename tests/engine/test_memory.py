@@ -1,0 +1,125 @@
+"""What a run will need, before it starts."""
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from benchmarks.memory_count import MODELS
+from minisw.engine import memory, sampler
+from minisw.engine.model import LanguageModel
+from minisw.presets import PRESETS
+
+HALF, ONE_AND_A_HALF = MODELS["0.5b"], MODELS["1.5b"]
+
+
+def with_model(preset: str, **changes: object):
+    recipe = PRESETS[preset]
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **changes))
+
+
+def test_weights_are_those_of_the_published_models():
+    half, large = memory.shapes(HALF), memory.shapes(ONE_AND_A_HALF)
+    assert sum(half[:2]) == 494_032_768 and sum(large[:2]) == 1_543_714_304  # their model cards: 0.49B and 1.54B
+    assert len(half[2]) == 24 * 7 and max(large[2]) == (8960, 1536)
+
+
+@pytest.mark.parametrize(
+    ("preset", "config", "card"), [("gpu-8gb", HALF, 8), ("gpu-12gb", ONE_AND_A_HALF, 12), ("gpu-24gb", ONE_AND_A_HALF, 24)]
+)
+def test_every_gpu_preset_fits_its_card(preset, config, card):
+    found = memory.estimate(config, PRESETS[preset])
+    assert found.peak < memory.SPARE * card * memory.GB
+
+
+def test_a_grpo_micro_batch_of_eight_with_1_5b_in_nf4_stays_below_8_gb():
+    found = memory.estimate(ONE_AND_A_HALF, PRESETS["gpu-12gb"], prompt=900, completion=300, rows=8)
+    assert found.training_peak < 8 * memory.GB
+
+
+def test_each_part_grows_with_what_it_is_for():
+    base = memory.estimate(ONE_AND_A_HALF, PRESETS["gpu-12gb"])
+    full = memory.estimate(ONE_AND_A_HALF, with_model("gpu-12gb", four_bit=False))
+    assert full.weights > 2.5 * base.weights and full.merged > 0 == base.merged
+    kept = memory.estimate(ONE_AND_A_HALF, with_model("gpu-12gb", checkpointing=False))
+    assert kept.activations > 3 * base.activations and kept.cache == base.cache
+    rows = memory.estimate(ONE_AND_A_HALF, with_model("gpu-12gb", slots=192))
+    assert rows.cache > 1.7 * base.cache and rows.training_peak == base.training_peak
+    llama = LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3
+    )
+    assert memory.estimate(llama, PRESETS["gpu-8gb"]).peak > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "room", "knob"),
+    [
+        ({"four_bit": False, "micro_tokens": 65536, "checkpointing": False}, 20, "--model.checkpointing"),
+        ({"slots": 2000}, 20, "--model.slots below 2000"),
+    ],
+)
+def test_a_run_that_cannot_fit_is_refused_and_the_knob_named(changes, room, knob, tmp_path):
+    ONE_AND_A_HALF.save_pretrained(tmp_path)
+    recipe = with_model("gpu-12gb", name=str(tmp_path), **changes)
+    with pytest.raises(ValueError, match=rf"needs about .* GB are free: give {knob}"):
+        memory.preflight(recipe, lambda device: room * memory.GB)
+    assert memory.preflight(with_model("gpu-12gb", name=str(tmp_path)), lambda device: room * memory.GB).peak > 0
+
+
+def test_the_embedded_preset_passes_and_a_missing_model_is_left_to_loading():
+    assert memory.preflight(PRESETS["tiny"]).peak < 2 * memory.GB
+    with pytest.raises(ValueError, match="no/such-model"):
+        memory.preflight(with_model("smoke", name="no/such-model"))
+
+
+def test_the_estimate_of_what_a_forward_keeps_is_right_within_a_third(new_lm):
+    """On a model whose layers are most of it, without checkpointing, in fp32."""
+    from minisw.engine.logprobs import Example, collate, token_logprobs
+
+    lm: LanguageModel = new_lm("judge", rank=4)
+    recipe = with_model("tiny", dtype="fp32", autocast="", sampling_dtype="", device="cpu")
+    recipe = dataclasses.replace(recipe, lora=dataclasses.replace(recipe.lora, rank=4))
+    found = memory.estimate(lm.causal_lm.config, recipe, prompt=100, completion=20, rows=8)
+    kept: dict[int, int] = {}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    for p in lm.adapter_parameters("judge").values():
+        p.requires_grad_(True)
+    batch = collate([Example([5 + n for n in range(100)], [7 + row] * 20) for row in range(8)], 0, lm.device)
+    with lm.using("judge"), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        token_logprobs(lm, batch)
+    weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
+    measured = sum(size for pointer, size in kept.items() if pointer not in weights)
+    assert measured / 1.5 < found.activations < 1.5 * measured
+
+
+def test_what_is_tried_is_what_runs_and_leaves_the_adapter_as_it_was(new_lm, monkeypatch):
+    lm = new_lm("judge", noise=0.1)
+    before = {name: p.detach().clone() for name, p in lm.adapter_parameters("judge").items()}
+    rooms = []
+    slots = sampler.KVCache.__init__
+    monkeypatch.setattr(
+        sampler.KVCache, "__init__", lambda self, n, room, *rest: (rooms.append((n, room)), slots(self, n, room, *rest))[1]
+    )
+    recipe = with_model("tiny", slots=16)
+    recipe = dataclasses.replace(recipe, segment=dataclasses.replace(recipe.segment, max_new_tokens=20))
+    found = memory.measure(lm, "judge", recipe, 30, 6, 4)
+    assert len(rooms) == 1 and rooms[0][0] == 16 and rooms[0][1] >= 20  # every slot, with all the room of a run
+    assert found.keys() == {"training", "sampling"}
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in lm.adapter_parameters("judge").items())
+
+
+def test_rows_that_do_not_fit_are_told_and_not_halved_in_silence(new_lm, monkeypatch):
+    def never(*_):
+        raise torch.OutOfMemoryError("no memory")
+
+    run = sampler.Sampler._run
+    monkeypatch.setattr(
+        sampler.Sampler, "_run", lambda self, slots, *rest: (never if slots.slots > 8 else run)(self, slots, *rest)
+    )
+    with pytest.raises(ValueError, match=r"sampling does not fit into the GPU's memory: give a smaller --model\.slots"):
+        memory.measure(new_lm("judge"), "judge", with_model("tiny", slots=16), 30, 6, 4)

@@ -1,0 +1,272 @@
+"""The embedded task: its stories, its splits, and its exact rules."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from minisw.problems.arithmetic.rules import exact_labels, mistake_kind, sentences, step_results, teacher_chunks
+from minisw.problems.arithmetic.stories import (
+    ADDITIVE,
+    ADDITIVE_KINDS,
+    ANSWERS,
+    SMALLEST,
+    SPLITS,
+    TOP,
+    Story,
+    load_split,
+    make_story,
+    quick_solution,
+    split_of,
+)
+from minisw.records import Problem
+
+
+@pytest.fixture(scope="module")
+def stories() -> list[Story]:
+    """Stories as the base reads them, and the harder ones of the splits."""
+    rng = random.Random(1)
+    easy = [make_story(rng, rng.randint(1, 8), TOP) for _ in range(400)]
+    return easy + [make_story(rng, rng.randint(2, 8), TOP, SMALLEST, ADDITIVE) for _ in range(200)]
+
+
+def problem_of(story: Story) -> Problem:
+    return Problem("p", story.text, str(story.values[-1]), story.values)
+
+
+def true(left: int, operator: str, right: int, result: int) -> bool:
+    if operator == "/":
+        return right != 0 and left % right == 0 and left // right == result
+    return {"+": left + right, "-": left - right, "*": left * right}[operator] == result
+
+
+def test_equations_are_true_and_chain(stories: list[Story]) -> None:
+    for story in stories:
+        before = story.start_value
+        for fact in story.facts:
+            assert all(true(*parts) for parts in fact.equations), fact
+            assert before in {parts[0] for parts in fact.equations}, fact
+            results = [parts[3] for parts in fact.equations]
+            for result in results[:-1]:  # what an equation before the last one found is used by the last one
+                assert result in fact.equations[-1][:3:2], fact
+            assert 3 <= fact.value <= TOP and all(3 <= result <= TOP for result in results)
+            before = fact.value
+        assert story.values[-1] == before
+
+
+def test_stories_are_told_whole_and_in_order(stories: list[Story]) -> None:
+    for story in stories:
+        told = iter(story.sentences)
+        assert all(fact.told in told for fact in story.facts)  # in this order; one sentence may occur twice
+        assert story.sentences[0] == story.start
+        assert str(story.start_value) in story.start
+        assert story.text.endswith(story.question) and story.facts[-1].unit in story.question
+        assert len(story.sentences) - len(story.facts) in ((0, 1) if story.facts[0].kind == "dozen" else (1, 2))
+
+
+def test_many_kinds_occur(stories: list[Story]) -> None:
+    kinds = [fact.kind for story in stories for fact in story.facts]
+    common = {kind for kind in set(kinds) if kinds.count(kind) >= 10}
+    assert len(common) >= 10, sorted(set(kinds))
+    assert any(len(fact.equations) == 2 for story in stories for fact in story.facts)
+
+
+def test_harder_stories() -> None:
+    rng = random.Random(2)
+    facts = [fact for _ in range(200) for fact in make_story(rng, 5, TOP, 100, 0.7).facts]
+    additive = [fact for fact in facts if fact.kind in ADDITIVE_KINDS]
+    assert all(fact.equations[0][2] >= 100 for fact in additive)
+    assert len(additive) > 0.4 * len(facts)
+
+
+def test_number_of_steps() -> None:
+    rng = random.Random(3)
+    assert all(len(make_story(rng, steps).facts) == steps for steps in range(1, 9))
+
+
+# --- splits ------------------------------------------------------------------------------------------------------------
+
+
+def test_splits_are_seeded_and_disjoint() -> None:
+    by_split = {split: load_split(split, 120) for split in SPLITS}
+    for split, problems in by_split.items():
+        lengths = set(SPLITS[split][1])
+        assert problems == load_split(split, 120)
+        assert problems[:40] == load_split(split, 40)
+        assert problems != load_split(split, 120, seed=1)
+        assert all(split_of(problem.question) == split for problem in problems)
+        assert {len(problem.reference) for problem in problems} == lengths
+        assert all(problem.answer == str(problem.reference[-1]) for problem in problems)
+        assert len({problem.id for problem in problems}) == 120
+    texts = [problem.question for problems in by_split.values() for problem in problems]
+    assert len(set(texts)) == len(texts) == 480
+
+
+def test_most_texts_are_for_pretraining(stories: list[Story]) -> None:
+    places = [split_of(story.text) for story in stories]
+    assert set(places) == {"pretraining", *SPLITS}
+    assert places == [split_of(story.text) for story in stories]
+    assert 0.5 < places.count("pretraining") / len(places) < 0.7
+
+
+def test_unknown_split() -> None:
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        load_split("dev", 1)
+
+
+# --- solutions and their segmentation ------------------------------------------------------------------------------------
+
+
+def test_reference_solutions_are_right(stories: list[Story]) -> None:
+    rng = random.Random(4)
+    for story in stories:
+        chunks = quick_solution(rng, story)
+        assert len(chunks) == len(story.facts) + 1
+        assert exact_labels(problem_of(story), chunks) == [True] * len(chunks)
+        assert teacher_chunks("".join(chunks)) == chunks
+        found = [result for chunk in chunks for result in step_results(chunk)]
+        assert found == [("step", value) for value in story.values] + [("answer", story.values[-1])]
+
+
+def test_teacher_chunks_lose_nothing(stories: list[Story]) -> None:
+    rng = random.Random(5)
+    pieces = [
+        "So now 12 eggs.",
+        "12 eggs",
+        ".",
+        "?",
+        "!",
+        "\n\n",
+        "\n",
+        " ",
+        "",
+        "3.5",
+        "3+4=7.",
+        "The answer is \\boxed{7}.",
+        "<chunk>",
+        "</chunk>",
+        "ü",
+        "\\boxed{",
+        "So it is",
+        "Now there are 5 marbles. ",
+        "\t",
+        "\r\n",
+        "...",
+    ]
+    for _ in range(3000):
+        text = "".join(rng.choice(pieces) for _ in range(rng.randint(0, 12)))
+        assert "".join(teacher_chunks(text)) == text
+        assert "".join(sentences(text)) == text
+    for story in stories:
+        text = "".join(quick_solution(rng, story))
+        cut = text[: rng.randint(0, len(text))]  # a solution that was cut off
+        assert "".join(teacher_chunks(cut)) == cut
+
+
+def test_layout_leaves_fragments(stories: list[Story]) -> None:
+    """Splitting at blank lines gives more and other pieces than the steps, many of which conclude nothing."""
+    rng = random.Random(6)
+    pieces = fragments = steps = same = 0
+    for story in stories:
+        chunks = quick_solution(rng, story)
+        split = [piece for piece in "".join(chunks).split("\n\n") if piece.strip()]
+        pieces += len(split)
+        steps += len(chunks)
+        fragments += sum(not step_results(piece) for piece in split)
+        same += [piece.strip() for piece in split] == [chunk.strip() for chunk in chunks]
+    assert pieces > 1.2 * steps
+    assert fragments > 0.3 * pieces
+    assert same < 0.1 * len(stories)
+
+
+# --- planted mistakes ----------------------------------------------------------------------------------------------------
+
+# Tom has 10 apples. +5 → 15, *2 → 30, -8 → 22, /2 → 11
+PROBLEM = Problem("p", "…", "11", (15, 30, 22, 11))
+RIGHT = [
+    "10+5=15. So now 15 apples.\n\n",
+    "Double it.\n\n15*2=30.\nThat makes 30 apples. ",
+    "30-8=22. So it is 22 apples.\n",
+    "22/2=11. Now there are 11 apples.\n\n",
+    "The answer is \\boxed{11}.",
+]
+
+
+def labels(*chunks: str) -> list[bool]:
+    return exact_labels(PROBLEM, chunks)
+
+
+def test_right_by_hand() -> None:
+    assert labels(*RIGHT) == [True] * 5
+    assert labels("Let me think. ", *RIGHT) == [True] * 6  # a chunk that concludes nothing
+    assert labels("".join(RIGHT[:2]), *RIGHT[2:]) == [True] * 4  # two steps in one chunk
+    assert labels("".join(RIGHT)) == [True]
+    assert labels() == []
+
+
+def test_wrong_arithmetic_carried_on() -> None:
+    wrong = [
+        RIGHT[0],
+        "15*2=32. That makes 32 apples.",
+        "32-8=24. So it is 24 apples.",
+        "24/2=12. Now there are 12 apples.",
+        "The answer is \\boxed{12}.",
+    ]
+    assert labels(*wrong) == [True, False, False, False, False]
+    assert mistake_kind(PROBLEM, wrong, 1) == "arithmetic"
+    assert labels("10+5=16. So now 16 apples.", *wrong[1:])[0] is False
+    false_equation = [*RIGHT[:2], "30-8=23. So it is 22 apples.", *RIGHT[3:]]  # the conclusion alone is right
+    assert labels(*false_equation) == [True, True, False, False, False]
+
+
+def test_every_operator_is_checked() -> None:
+    for wrong in ("2+2=5.", "9-3=5.", "3*4=13.", "9/3=4.", "10/3=3.", "5/0=0."):
+        assert labels(wrong) == [False], wrong
+    for right in ("2+2=4.", "9-3=6.", "3*4=12.", "9/3=3."):
+        assert labels(right) == [True], right
+
+
+def test_skipped_fact() -> None:
+    skipped = [RIGHT[0], "15-8=7. So it is 7 apples.", "7*2=14. So now 14 apples.", "The answer is \\boxed{14}."]
+    assert labels(*skipped) == [True, False, False, False]
+    jumped = [RIGHT[0], *RIGHT[2:]]  # it copies the right value of the step after next
+    assert labels(*jumped) == [True, False, False, False]
+    assert mistake_kind(PROBLEM, jumped, 1) == "fact skipped"
+
+
+def test_missing_last_step() -> None:
+    missing = [*RIGHT[:3], "The answer is \\boxed{22}."]
+    assert labels(*missing) == [True, True, True, False]
+    assert labels(*RIGHT[:3], RIGHT[4]) == [True, True, True, False]  # not even with the right answer
+    assert mistake_kind(PROBLEM, missing, 3) == "steps left out at the end"
+
+
+def test_wrong_final_answer() -> None:
+    wrong = [*RIGHT[:4], "So the answer is \\boxed{10}."]
+    assert labels(*wrong) == [True, True, True, True, False]
+    assert mistake_kind(PROBLEM, wrong, 4) == "wrong answer copied"
+
+
+def test_repeated_and_superfluous_steps() -> None:
+    assert labels(RIGHT[0], *RIGHT) == [True, False, False, False, False, False]
+    extra = [*RIGHT[:4], "11+1=12. So now 12 apples.", "The answer is \\boxed{12}."]
+    assert labels(*extra) == [True] * 4 + [False, False]
+    assert mistake_kind(PROBLEM, extra, 4) == "a step too many"
+
+
+def test_mistakes_planted_in_stories(stories: list[Story]) -> None:
+    rng = random.Random(7)
+    for story in stories:
+        problem, chunks = problem_of(story), quick_solution(rng, story)
+        n = len(chunks) - 1
+        at = rng.randrange(n)
+        expected = [index < at for index in range(n + 1)]
+        value = str(story.values[at])
+        miss = [*chunks[:at], chunks[at].replace(f" {value} ", f" {int(value) + 1} "), *chunks[at + 1 :]]  # the conclusion only
+        if miss[at] != chunks[at]:
+            assert exact_labels(problem, miss) == expected
+        assert exact_labels(problem, chunks[:at] + chunks[at + 1 :]) == expected[:-1]
+        answer = rng.choice(ANSWERS).format(v=story.values[-1] + 1)
+        assert exact_labels(problem, [*chunks[:-1], answer]) == [True] * n + [False]
+        assert exact_labels(problem, [*chunks[: n - 1], chunks[-1]]) == [True] * (n - 1) + [False]
