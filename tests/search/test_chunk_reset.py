@@ -218,7 +218,7 @@ def test_a_text_over_the_budget_is_cut_off_and_has_no_answer():
     policy = Script(
         {
             "Tom?": [chunk("right"), chunk(FIVE)],
-            "Anna?": [chunk("right"), chunk("wrong and very long, but it is discarded"), chunk("right, and long, and so on " + SEVEN)],
+            "Anna?": [chunk("right"), chunk("wrong and long, but discarded" * 9), chunk("right, and long, and so on " + SEVEN)],
         }
     )
     tom, anna = chunk_reset([TOM, ANNA], policy, Referee(), 5, 9, within_budget=lambda chunks: len("".join(chunks)) <= 40)
