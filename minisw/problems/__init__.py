@@ -1,7 +1,7 @@
-"""Tasks: where problems come from, and all that a stage may ask of them.
+"""Tasks: where problems come from, and what else a stage may ask about them.
 
-A stage never knows which task it is in. It gets a `Task`, and what a task cannot offer is None: the embedded one has
-exact step labels and a rule-based teacher; real sets have neither.
+Stages work on any `Task`. What a task does not offer is None: the embedded task has exact step labels and a rule-based
+teacher, but no published step labels; real sets are the other way round.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from minisw.records import BenchItem, Problem, Solution
 
 @dataclass(frozen=True)
 class Task:
-    """One source of problems.
+    """One source of problems, with its prompts.
 
-    `load(split, count, seed)` gives problems of "train", "validation", "test" or "hard". `teacher` cuts a text into chunks
-    by rule. `exact_labels` and `mistake_kind` measure. `bench(part, count, seed)` gives step-labelled
-    items that were not made here (ProcessBench).
+    - `load(split, count, seed)`: problems of "train", "validation", "test" or, if `has_hard`, "hard"
+    - `teacher(text)`: the text cut into chunks by rule
+    - `exact_labels(problem, chunks)` and `mistake_kind(problem, chunks, index)`: for measuring only
+    - `bench(part, count, seed)`: items with published step labels (ProcessBench)
     """
 
     name: str
@@ -37,7 +38,7 @@ class Task:
 
 
 def load_task(knobs: ProblemKnobs) -> Task:
-    """The task that a recipe names. Raises ValueError where its data cannot be had."""
+    """The task that a recipe names. Raises ValueError if its data folder does not exist."""
     chosen = prompts.BY_NAME[knobs.prompts]
     if knobs.source == "arithmetic":
         from minisw.problems.arithmetic import rules, stories
@@ -65,14 +66,16 @@ def load_task(knobs: ProblemKnobs) -> Task:
     return Task(
         knobs.source,
         chosen,
-        functools.cache(load),  # a stage asks again for what the one before it asked for
+        functools.cache(load),  # several stages load the same problems
         bench=lambda part, count, seed: processbench.load(folder, part, count, seed),
     )
 
 
-
 def first_mistakes(task: Task, problems: dict[str, Problem], solutions: Sequence[Solution]) -> dict[str, int]:
-    """How many first mistakes there are of each kind, the commonest first (for a task with exact rules)."""
+    """The number of first mistakes of each kind, the most frequent first. `problems` maps problem id to problem.
+
+    Only for tasks with exact labels.
+    """
     kinds: dict[str, int] = {}
     for s in solutions:
         labels = task.exact_labels(problems[s.problem_id], s.chunks)

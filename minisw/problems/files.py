@@ -1,4 +1,4 @@
-"""Rows of a published set: from a folder with its files as they are published, or from the hub by name."""
+"""Rows of a published data set: from a folder that holds the published files, or from the hub."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 
 def rows(folder: Path | None, path: str, hub: str, split: str, config: str | None = None) -> list[dict]:
-    """The rows of `folder/path` (.jsonl, .json or .parquet; several parquet parts by a pattern), or of the hub's `split`.
+    """The rows of `folder/path`, or of `split` of the hub's data set `hub` if `folder` is None.
 
-    Raises ValueError, in one line, where the file is missing or damaged, or the hub cannot be reached.
+    `path` may be a pattern that several files match; they are .jsonl, .json or .parquet. Raises ValueError, in one line, if
+    a file is missing or damaged, or if the hub cannot be reached.
     """
     if folder is None:
         try:
@@ -20,13 +21,16 @@ def rows(folder: Path | None, path: str, hub: str, split: str, config: str | Non
             raise ValueError(
                 f"cannot load {hub} from the hub ({type(error).__name__}); give --problems.data-dir a folder with {path}"
             ) from None
-    found = sorted(folder.glob(path))
-    if not found:
-        raise ValueError(f"cannot read {folder / path}: it is not there; --problems.data-dir must hold the published files")
-    return [row for file in found for row in _read(file)]
+    matches = sorted(folder.glob(path))
+    if not matches:
+        raise ValueError(f"cannot read {folder / path}: no such file; --problems.data-dir must hold the published files")
+    return [row for file in matches for row in _read(file)]
 
 
 def _read(file: Path) -> list[dict]:
+    kinds = {".json": "it is not JSON", ".jsonl": "a line is not JSON", ".parquet": "it is not parquet"}
+    if file.suffix not in kinds:
+        raise ValueError(f"cannot read {file}: give a .jsonl, .json or .parquet file")
     try:
         if file.suffix == ".parquet":
             import pyarrow.parquet
@@ -35,18 +39,18 @@ def _read(file: Path) -> list[dict]:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".json":
             return json.loads(text)
-        return [json.loads(line) for line in text.split("\n") if line.strip()]  # not splitlines: strings may hold U+2028
+        # not splitlines, which also splits at the U+2028 that a string may hold
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
     except OSError as error:
-        if file.suffix == ".parquet" and error.errno is None:  # pyarrow's word for a cut file
-            raise ValueError(f"{file} is damaged: it is not parquet; download it again") from None
+        if file.suffix == ".parquet" and error.errno is None:  # pyarrow's error for a truncated file
+            raise ValueError(f"{file} is damaged: {kinds[file.suffix]}; download it again") from None
         raise ValueError(f"cannot read {file}: {error.strerror or error}") from None
     except ValueError:
-        kind = {".json": "it is not JSON", ".jsonl": "a line is not JSON", ".parquet": "it is not parquet"}[file.suffix]
-        raise ValueError(f"{file} is damaged: {kind}; download it again") from None
+        raise ValueError(f"{file} is damaged: {kinds[file.suffix]}; download it again") from None
 
 
-def picked(rows_of: str, found: list, count: int) -> list:
-    """The first `count`. Raises ValueError where there are fewer."""
-    if len(found) < count:
-        raise ValueError(f"{rows_of} has {len(found)} problems, and {count} were asked for")
-    return found[:count]
+def take(name: str, problems: list, count: int) -> list:
+    """The first `count` problems of the set called `name`. Raises ValueError if it has fewer."""
+    if len(problems) < count:
+        raise ValueError(f"{name} has {len(problems)} problems, not {count}: ask for fewer")
+    return problems[:count]

@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021), from a folder with the published files or from the hub."""
+"""GSM8K (Cobbe et al. 2021): grade-school word problems, from the published files or from the hub."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ HUB_NAME = "openai/gsm8k"
 
 
 def read(folder: Path | None, split: str, max_steps: int = 0) -> list[Problem]:
-    """All problems of the published split "train" or "test" whose reference has at most `max_steps` lines (0: any number);
-    the answer is what stands behind "####".
+    """The problems of the published split "train" or "test" whose reference solution has at most `max_steps` lines (0: all).
 
-    Raises ValueError, in one line, where the file is missing or damaged, or the hub cannot be reached.
+    The answer is the text after "####". Raises ValueError, in one line, if the file is missing, damaged or another one.
     """
     rows = files.rows(folder, f"gsm8k/{split}.jsonl", HUB_NAME, split, "main")
     try:
@@ -29,12 +28,15 @@ def read(folder: Path | None, split: str, max_steps: int = 0) -> list[Problem]:
 
 
 def load_split(folder: Path | None, split: str, count: int, seed: int, max_steps: int = 0) -> list[Problem]:
-    """`count` problems; "train" and "validation" share the published train split without overlap. Raises ValueError
-    for an unknown split or where too few problems are there."""
+    """`count` problems of a split, shuffled by `seed`.
+
+    "validation" is a fifth of the published train split, "train" the rest. Raises ValueError for an unknown split, or if
+    there are fewer problems.
+    """
     if split not in ("train", "validation", "test"):
         raise ValueError(f"GSM8K has no split {split!r}: choose train, validation or test")
     rows = read(folder, "test" if split == "test" else "train", max_steps)
     random.Random(seed).shuffle(rows)
     cut = len(rows) // 5
     rows = {"test": rows, "validation": rows[:cut], "train": rows[cut:]}[split]
-    return files.picked(f"GSM8K's {split} split", rows, count)
+    return files.take(f"GSM8K's {split} split", rows, count)

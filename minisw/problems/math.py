@@ -1,6 +1,6 @@
-"""MATH (Hendrycks et al. 2021) with MATH-500 (Lightman et al. 2023) as its test, and NuminaMath-CoT, StepWiser's training set.
+"""MATH (Hendrycks et al. 2021) and NuminaMath-CoT (StepWiser's training set), both tested on MATH-500 (Lightman et al. 2023).
 
-Preprocessing as in StepWiser §3.1: duplicates go, and so does what cannot be verified against its own reference.
+As in StepWiser §3.1, duplicates are dropped, and so are problems whose reference answer cannot be verified.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ SUBJECTS = (
     "prealgebra",
     "precalculus",
 )
-
-
 MATH, MATH500, NUMINA = "EleutherAI/hendrycks_math", "HuggingFaceH4/MATH-500", "AI-MO/NuminaMath-CoT"
 
 
 def read(folder: Path | None, source: str) -> list[dict]:
-    """The published rows of "math" (its train split), "math500" or "numina": dicts with problem and solution."""
+    """The published rows of "math" (its train split), "math500" or "numina": dicts with `problem` and `solution`."""
     if source == "math500":
         return files.rows(folder, "math500/test.jsonl", MATH500, "test")
     if source == "numina":
@@ -40,45 +38,56 @@ def read(folder: Path | None, source: str) -> list[dict]:
 
 
 def problems(rows: Iterable[dict], name: str) -> Iterator[Problem]:
-    """A problem for every row that has an answer, each question once. Raises ValueError where the rows are another set's."""
+    """One problem for each question that has an answer; of equal questions the first.
+
+    Raises ValueError if a row has other fields.
+    """
     seen = set()
-    for at, row in enumerate(rows):
+    for i, row in enumerate(rows):
         try:
             question, answer = row["problem"].strip(), row.get("answer") or final_answer(row["solution"])
         except (KeyError, TypeError, AttributeError):
             raise ValueError(f"a row of {name} has no problem or no solution: is it the published file?") from None
-        key = " ".join(question.lower().split())
+        key = _key(question)
         if answer and key not in seen:
             seen.add(key)
-            yield Problem(f"{name}-{row.get('unique_id', at)}", question, answer.strip())
+            yield Problem(f"{name}-{row.get('unique_id', i)}", question, answer.strip())
+
+
+def _key(question: str) -> str:
+    """The question without case and white space, to find duplicates."""
+    return " ".join(question.lower().split())
 
 
 def verifiable(problem: Problem) -> bool:
-    """Whether the reference answer verifies against itself: a proof or a whole sentence does not, by algebra."""
+    """Whether the reference answer equals itself by algebra: a proof or a sentence does not."""
     if number(problem.answer) is not None or not algebra.installed():
         return True
     return algebra.equal(problem.answer, problem.answer)
 
 
 def load_split(folder: Path | None, source: str, split: str, count: int, seed: int) -> list[Problem]:
-    """`count` problems of "math" or "numina"; "train" and "validation" are parts of its own, "test" is MATH-500, whose
-    questions are taken out of the others. Raises ValueError for an unknown split or where too few problems are there."""
+    """`count` problems of a split of "math" or "numina", shuffled by `seed`.
+
+    "test" is MATH-500, whose questions are removed from the other splits. "validation" is a fifth of what remains, "train"
+    the rest. Raises ValueError for an unknown split, or if there are fewer problems.
+    """
     if split not in ("train", "validation", "test"):
         raise ValueError(f"{source} has no split {split!r}: choose train, validation or test")
     test = list(problems(read(folder, "math500"), "math500"))
     rng = random.Random(seed)
     if split == "test":
         rng.shuffle(test)
-        return files.picked("MATH-500", test, count)
-    hidden = {" ".join(p.question.lower().split()) for p in test}
-    found = [p for p in problems(read(folder, source), source) if " ".join(p.question.lower().split()) not in hidden]
-    rng.shuffle(found)
-    cut = len(found) // 5
-    part = found[:cut] if split == "validation" else found[cut:]
-    kept: list[Problem] = []  # checked only as far as they are wanted: a check takes milliseconds, and there may be 860,000
+        return files.take("MATH-500", test, count)
+    test_keys = {_key(p.question) for p in test}
+    others = [p for p in problems(read(folder, source), source) if _key(p.question) not in test_keys]
+    rng.shuffle(others)
+    cut = len(others) // 5
+    part = others[:cut] if split == "validation" else others[cut:]
+    kept: list[Problem] = []  # verified only until there are enough: each takes milliseconds, and NuminaMath has 860,000
     for problem in part:
         if len(kept) == count:
             break
         if verifiable(problem):
             kept.append(problem)
-    return files.picked(f"{source}'s {split} part", kept, count)
+    return files.take(f"{source}'s {split} part", kept, count)

@@ -1,4 +1,4 @@
-"""ProcessBench (Zheng et al. 2024): solutions with the index of their first wrong step, labelled by people."""
+"""ProcessBench (Zheng et al. 2024): solutions whose first wrong step was labelled by human experts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from minisw.problems import files
 from minisw.records import BenchItem
 
 HUB_NAME = "Qwen/ProcessBench"
-
-
 PARTS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 
 def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchItem]:
-    """`count` items of a part (all where `count` is 0), shuffled by `seed`, as many with an error as the part has in
-    proportion, one of each side at least. Raises ValueError, in one line, where the part cannot be had."""
+    """`count` items of a part (0: all), shuffled by `seed`.
+
+    The share of items with an error is that of the whole part, with at least one item of each side. Raises ValueError, in
+    one line, if there is no such part, or if its file is missing, damaged or another one.
+    """
     if part not in PARTS:
         raise ValueError(f"ProcessBench has no part {part!r}: choose one of {', '.join(PARTS)}")
     rows = files.rows(folder, f"processbench/{part}.json", HUB_NAME, part)
@@ -37,5 +38,5 @@ def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchIte
     if not count or count >= len(items):
         return items
     wrong, right = [i for i in items if i.label >= 0], [i for i in items if i.label < 0]
-    some = min(max(round(count * len(wrong) / len(items)), min(1, len(wrong))), count - min(1, len(right)))
-    return wrong[:some] + right[: count - some]
+    with_error = min(max(round(count * len(wrong) / len(items)), min(1, len(wrong))), count - min(1, len(right)))
+    return wrong[:with_error] + right[: count - with_error]

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from minisw.problems import gsm8k, load_task, processbench
+from minisw.problems import first_mistakes, gsm8k, load_task, processbench
 from minisw.recipe import ProblemKnobs
+from minisw.records import Problem, Solution
 
 
 @pytest.fixture
@@ -35,15 +36,17 @@ def test_gsm8k_keeps_problems_with_short_references(folder):
     assert [len(gsm8k.read(folder, "test", n)) for n in (0, 1, 2, 3)] == [8, 3, 6, 8]
     task = load_task(ProblemKnobs(source="gsm8k", prompts="english", data_dir=folder, max_steps=1))
     assert len(task.load("test", 3, 0)) == 3
-    with pytest.raises(ValueError, match="has 3 problems, and 4 were asked for"):
+    with pytest.raises(ValueError, match="has 3 problems, not 4: ask for fewer"):
         task.load("test", 4, 0)
 
 
 def test_processbench_items_have_their_published_labels(folder):
     items = processbench.load(folder, "gsm8k", 0, 0)
     assert sorted(i.label for i in items) == [-1] * 3 + [0] * 3 + [1] * 3 and all(i.chunks == ("a\n\n", "b\n\n") for i in items)
+    assert {i.id: i.final_correct for i in items} == {f"g-{i}": i % 2 == 0 for i in range(9)}
     some = processbench.load(folder, "gsm8k", 6, 0)
     assert [i.label >= 0 for i in some] == [True] * 4 + [False] * 2 and set(some) <= set(items)
+    assert some != processbench.load(folder, "gsm8k", 6, 1)
     assert {i.label >= 0 for i in processbench.load(folder, "gsm8k", 2, 0)} == {True, False}
 
 
@@ -56,3 +59,43 @@ def test_a_missing_or_damaged_file_is_named(folder, spoil, message):
         path.unlink() if spoil is None else path.write_text(spoil)
         with pytest.raises(ValueError, match=message):
             load()
+
+
+def test_an_unknown_part_or_split_is_named(folder):
+    with pytest.raises(ValueError, match="no part 'aime': choose one of gsm8k, math"):
+        processbench.load(folder, "aime", 1, 0)
+    with pytest.raises(ValueError, match="no split 'dev': choose train"):
+        gsm8k.load_split(folder, "dev", 1, 0)
+    with pytest.raises(ValueError, match="no such data folder"):
+        load_task(ProblemKnobs(source="gsm8k", prompts="english", data_dir=folder / "nowhere"))
+
+
+@pytest.mark.parametrize("row", ["{}", '{"question": 1, "answer": "#### 2"}', "[]"])
+def test_a_file_of_another_set_is_named(folder, row):
+    (folder / "gsm8k" / "test.jsonl").write_text(row)
+    with pytest.raises(ValueError, match="is it the published file"):
+        gsm8k.load_split(folder, "test", 1, 0)
+
+
+def test_the_task_has_what_its_source_offers(folder):
+    real, embedded = load_task(ProblemKnobs(source="gsm8k", prompts="english", data_dir=folder)), load_task(ProblemKnobs())
+    assert real.teacher is real.exact_labels is real.mistake_kind is None and not real.has_hard
+    assert len(real.bench("gsm8k", 2, 0)) == 2
+    assert embedded.bench is None and embedded.has_hard and embedded.prompts is not real.prompts
+    problems = embedded.load("test", 2, 3)
+    assert [p.id for p in problems] == ["arithmetic-test-3-0", "arithmetic-test-3-1"]
+
+
+def test_first_mistakes_are_counted_by_kind():
+    task = load_task(ProblemKnobs())
+    problems = {p.id: p for p in (Problem("a", "?", "22", (15, 22)), Problem("b", "?", "9", (9,)))}
+    answer = "The answer is \\boxed{22}."
+    solutions = [
+        Solution("a", ("10+5=15. So now 15 eggs.", "15+7=22. So now 22 eggs.", answer), "22", True),
+        Solution("a", ("10+5=16. So now 16 eggs.", answer), "22", True),
+        Solution("a", ("10+5=15. So now 15 eggs.", "15+7=23. So now 23 eggs."), None, False),
+        Solution("b", ("2*4=9. So now 9 eggs.",), None, False),
+        Solution("a", ("10+5=15. So now 15 eggs.", answer), "22", True),
+    ]
+    counts = first_mistakes(task, problems, [solutions[-1], *solutions[:-1]])
+    assert list(counts.items()) == [("arithmetic", 3), ("steps left out at the end", 1)]

@@ -1,4 +1,4 @@
-"""Step labels made elsewhere: each published form, and TRL's in and out."""
+"""Published step labels: every format, and TRL's for reading and writing."""
 
 import json
 
@@ -26,7 +26,7 @@ def trl_file(tmp_path):
 
 
 @pytest.mark.parametrize("rule", ["abs_q", "rel_effective", "rel_ratio"])
-def test_labels_come_back_by_every_rule(trl_file, rule):
+def test_every_label_rule_restores_the_published_labels(trl_file, rule):
     found, questions = step_labels.load(str(trl_file), None, "train", 20, 0)
     assert len(found) == 20 and {s.problem_id for s in found} == set(questions)
     for s in found:
@@ -45,7 +45,7 @@ def test_validation_shares_no_question_with_training(trl_file):
     assert sum(not s.correct for s in half) == 4
 
 
-def test_trl_rows_go_round(trl_file, tmp_path):
+def test_written_rows_can_be_read_again(trl_file, tmp_path):
     found, questions = step_labels.load(str(trl_file), None, "train", 100, 0)
     rows = step_labels.to_trl(found, [label_with(AnnotateKnobs(), s.q) for s in found], questions)
     again = tmp_path / "again.jsonl"
@@ -82,6 +82,23 @@ def test_math_shepherd_tags_are_read(tmp_path):
     assert list(step_labels.read("math_shepherd", tmp_path)) == [("How many?", [s.strip() for s in steps], [True, False, False])]
 
 
+@pytest.mark.parametrize("source", ["nowhere.jsonl", "prm900k", "folder/nowhere.parquet"])
+def test_a_source_that_can_only_be_a_missing_file_is_refused_before_anything_is_read(source):
+    with pytest.raises(ValueError, match="no such file; give rollouts, prm800k, math_shepherd, a file or a hub name"):
+        step_labels.check_source(source)
+
+
+def test_known_sources_files_and_hub_names_are_accepted(trl_file):
+    for source in ("prm800k", "math_shepherd", str(trl_file), "someone/some-set-v1.5"):
+        step_labels.check_source(source)
+
+
+def test_a_file_of_an_unknown_kind_is_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("a,b")
+    with pytest.raises(ValueError, match="give a .jsonl, .json or .parquet file"):
+        step_labels.load(str(tmp_path / "labels.csv"), None, "train", 1, 0)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("{", "damaged: a line is not JSON"), ('{"prompt": "?"}', "lacks a field"), (None, "no such file; give rollouts")],
@@ -106,7 +123,7 @@ def test_a_hub_name_may_hold_a_dot():
         list(step_labels.read("no-one/prm-v1.5", None))
 
 
-def test_steps_behind_an_error_are_not_used(trl_file):
+def test_steps_after_an_error_are_not_used(trl_file):
     found, questions = step_labels.load(str(trl_file), None, "train", 100, 0)
     steps = labelled_steps(found, questions, AnnotateKnobs())
     assert len(steps) == sum(s.q[1:].index(0.0) + 1 if 0.0 in s.q[1:] else 3 for s in found)

@@ -1,7 +1,7 @@
-"""The embedded task's exact rules: its teacher segmentation, and whether each step of a solution is right.
+"""The exact rules of the embedded task: its teacher's segmentation, and the correctness of every step of a solution.
 
-Reference values only *measure*; no judge is trained on them. `teacher_chunks` is the source of segmentations that a
-prompted chat model is for real text (StepWiser §3.1).
+Exact labels are for measuring only; no judge is trained on them. `teacher_chunks` does what a prompted chat model does for
+real text (StepWiser §3.1).
 """
 
 from __future__ import annotations
@@ -11,24 +11,18 @@ import re
 from minisw.records import Problem
 
 _SENTENCE = re.compile(r".*?(?:[.?!](?!\d)\s*|$)", re.S)
-
-
 _CONCLUSION = re.compile(r"(?:So now|Now there are|That makes|So it is) (\d+) [a-z]+\.\s*")
-
-
 _ANSWER = re.compile(r"(?:So the|The) answer is \\boxed\{(\d+)\}\.?\s*")
-
-
 _EQUATION = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of `text` with the gaps behind them; joined, they are the text."""
+    """The sentences of `text`, each with the white space after it; joined, they are the text."""
     return [part for part in _SENTENCE.findall(text) if part]
 
 
 def teacher_chunks(text: str) -> list[str]:
-    """The task's teacher segmentation (StepWiser §3.1): a chunk ends behind a conclusion; the answer is its own chunk."""
+    """The teacher's segmentation (StepWiser §3.1): a chunk ends after a conclusion; the answer is a chunk of its own."""
     chunks, current = [], ""
     for sentence in sentences(text):
         current += sentence
@@ -39,31 +33,31 @@ def teacher_chunks(text: str) -> list[str]:
 
 
 def step_results(chunk: str) -> list[tuple[str, int]]:
-    """What a chunk concludes, in order: ("step", value) for each conclusion, ("answer", value) for a final answer."""
-    found = []
+    """The conclusions of a chunk in order: ("step", value) for each step, ("answer", value) for the final answer."""
+    results = []
     for sentence in sentences(chunk):
         if match := _CONCLUSION.fullmatch(sentence):
-            found.append(("step", int(match[1])))
+            results.append(("step", int(match[1])))
         elif match := _ANSWER.fullmatch(sentence):
-            found.append(("answer", int(match[1])))
-    return found
+            results.append(("answer", int(match[1])))
+    return results
 
 
 def exact_labels(problem: Problem, chunks: list[str] | tuple[str, ...]) -> list[bool]:
-    """Exact correctness of each chunk, given that those before it are right (False from the first error on).
+    """Exact correctness of every chunk; False from the first error on.
 
-    A chunk is right iff it concludes the values that are due next, in order, and every equation in it is true; the
-    answer is due only after the last step. A chunk that concludes nothing is right while its equations are true.
+    A chunk is right if it concludes the next values of `problem.reference` in order, and every equation in it is true. The
+    final answer must come after the last value. A chunk without a conclusion is right if its equations are true.
     """
-    values, done, labels, alive = problem.reference, 0, [], True
+    values, done, labels, right = problem.reference, 0, [], True
     for chunk in chunks:
         for what, value in step_results(chunk):
             if what == "step" and done < len(values) and value == values[done]:
                 done += 1
             elif not (what == "answer" and done == len(values) and value == values[-1]):
-                alive = False
-        labels.append(alive and all(_equation_is_true(*match) for match in _EQUATION.findall(chunk)))
-        alive = labels[-1]
+                right = False
+        right = right and all(_equation_is_true(*match) for match in _EQUATION.findall(chunk))
+        labels.append(right)
     return labels
 
 
@@ -73,7 +67,7 @@ def _equation_is_true(left: str, operator: str, right: str, result: str) -> bool
 
 
 def mistake_kind(problem: Problem, chunks: list[str] | tuple[str, ...], index: int) -> str:
-    """A name for the mistake in chunk `index`, the first wrong one: what the report's mix of mistakes counts."""
+    """The kind of mistake in chunk `index`, the first wrong one; the report counts the kinds."""
     values = problem.reference
     done = sum(1 for chunk in chunks[:index] for what, _ in step_results(chunk) if what == "step")
     if not all(_equation_is_true(*match) for match in _EQUATION.findall(chunks[index])):
