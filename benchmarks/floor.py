@@ -1,4 +1,4 @@
-"""How far decoding is from what the machine allows, and how the cost grows with the work.
+"""How close decoding is to the machine's limit, and how its cost grows with the size of the work.
 
     python -m benchmarks.floor [--setting embedded]
 
@@ -25,7 +25,7 @@ from minisw.report.html import STYLE, Html, element
 
 
 def best(work, repeats: int = 7) -> float:
-    """The fastest of some repetitions, in seconds: what the machine can do."""
+    """Seconds of the fastest of some repetitions."""
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
@@ -35,21 +35,21 @@ def best(work, repeats: int = 7) -> float:
 
 
 def copy_bandwidth() -> float:
-    """Bytes read and written a second by a copy of 256 MB."""
+    """Bytes read and written per second by a copy of 256 MB."""
     source = torch.empty(64 << 20, dtype=torch.float32).normal_()
     target = torch.empty_like(source)
     return 2 * source.nbytes / best(lambda: target.copy_(source))
 
 
 def matmul_rate(rows: int, config, dtype: torch.dtype) -> float:
-    """Operations a second of the model's own largest product at `rows` rows."""
+    """Operations per second of the model's largest matrix product with `rows` rows."""
     x = torch.randn(rows, config.hidden_size).to(dtype)
     w = torch.randn(config.intermediate_size, config.hidden_size).to(dtype)
     return 2 * rows * w.numel() / best(lambda: [x @ w.T for _ in range(20)]) * 20
 
 
 def decode(s: Setting, group: int) -> dict:
-    """Decoding with every slot busy, in groups of `group` rows a prompt, prefill apart: seconds a step, and the limit."""
+    """Decoding with all slots busy, `group` rows for each prompt, without the prefill: seconds per step, and the limit."""
     lm = load(s)
     rows, config = s.model.slots - s.model.slots % group, lm.causal_lm.config
     dtype = lm.sampling_dtype or lm.causal_lm.dtype
@@ -61,7 +61,7 @@ def decode(s: Setting, group: int) -> dict:
     step = (took[long] - took[short]) / (long - short)
     weights = sum(p.numel() for p in lm.causal_lm.parameters())
     if config.tie_word_embeddings is False:
-        weights -= config.vocab_size * config.hidden_size  # the input table is looked up, not read
+        weights -= config.vocab_size * config.hidden_size  # only a few rows of the input embeddings are read
     prefix, own = sum(map(len, prompts)) / len(prompts), (long + short) / 2
     distinct = sum(len(t.ids) + sum(len(prompts[i]) - common for i, common in t.members.items()) for t in trunks(requests))
     head = config.hidden_size // config.num_attention_heads
@@ -89,7 +89,7 @@ def decode(s: Setting, group: int) -> dict:
 
 
 def growth(s: Setting) -> dict[str, list[tuple[int, float]]]:
-    """Seconds as one size grows and the others stay: M, prompts, length of a completion."""
+    """Seconds while one size grows and the others stay: branches M, number of prompts, length of a completion."""
     lm = load(s)
     sampler = Sampler(lm, s.model.slots, s.model.prefill_tokens)
 
@@ -128,7 +128,7 @@ def main() -> None:
 
 
 def proportional(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """What the first point's cost would grow to if it grew with the work."""
+    """The points of a cost that is proportional to the size, from the first point on."""
     (first, seconds), *_ = points
     return [(n, seconds * n / first) for n, _ in points]
 

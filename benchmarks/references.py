@@ -1,6 +1,9 @@
-"""Does every published reference answer verify against itself, by algebra too, and against no changed one?
+"""How reliable is the comparison of answers? On every published reference answer of GSM8K and MATH-500:
 
-python -m benchmarks.references --data-dir FOLDER     GSM8K (train and test) and MATH-500
+- does it equal itself, also by algebra alone?
+- does it differ from all answers that are slightly changed?
+
+    python -m benchmarks.references --data-dir FOLDER
 """
 
 from __future__ import annotations
@@ -18,22 +21,22 @@ from minisw.verify.answers import number, verify
 
 
 def changed(answer: str) -> Iterator[str]:
-    """Other answers, as near to it as possible: each digit in turn one more, a sign turned, a letter more, times x."""
-    for at, letter in enumerate(answer):
+    """Slightly different answers: one digit increased, the sign changed, a factor x added, a letter added to a word."""
+    for i, letter in enumerate(answer):
         if letter.isdigit():
-            yield answer[:at] + str((int(letter) + 1) % 10) + answer[at + 1 :]
+            yield answer[:i] + str((int(letter) + 1) % 10) + answer[i + 1 :]
     if re.search(r"\d|[xyz]", answer) and number(answer) != 0:
         yield answer[1:] if answer.startswith("-") else "-" + answer
     if number(answer):
         yield answer + "x"
-    word = re.fullmatch(r"(?:\\text\{)?\(?([A-Za-z ]+)\)?\}?", answer)  # not a unit behind a number: that is formatting
+    word = re.fullmatch(r"(?:\\text\{)?\(?([A-Za-z ]+)\)?\}?", answer)  # words only: a unit after a number is formatting
     if word:
         yield answer.replace(word[1], word[1] + "s", 1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with gsm8k/ and math500/")
     parser.add_argument("--out", type=Path, default=Path("data/results/references.json"))
     given = parser.parse_args()
     sets = {

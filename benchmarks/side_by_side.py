@@ -1,12 +1,12 @@
-"""Side by side with the tools people would use instead.
+"""Time and memory of this package beside those of the usual tools (the "peers") for the same work.
 
     python -m benchmarks.side_by_side                    the embedded base
     python -m benchmarks.side_by_side --setting 0.5b --model FOLDER --gguf-file FILE
-    python -m benchmarks.side_by_side --show             the table of what was measured before
+    python -m benchmarks.side_by_side --show             print the table of earlier measurements
 
-Every measurement is a process of its own; ours and the peer's alternate, and what is compared are medians over the rounds,
-because a machine's speed wanders. Writes data/results/benchmarks/SETTING.json and prints the table. Needs the extra
-`bench` (TRL): pip install -c constraints.txt -e '.[bench]'.
+Every measurement runs in its own process. Runs of ours and of the peer alternate, and the table compares medians, because
+the speed of a machine varies over time. Writes data/results/benchmarks/SETTING.json. Needs the extra `bench` (TRL):
+pip install -c constraints.txt -e '.[bench]'.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from minisw.engine.machine import hardware, versions
 
-# work: (peer, what is compared, bar for ours / peer)
+# work: (peer, what is compared, highest ratio ours / peer that we accept)
 TABLE = {
     "grpo": ("TRL GRPOTrainer, transformers' generation", "seconds a step", 0.5),
     "annotate": ("model.generate on every (prefix, branch), length-sorted", "seconds", 0.25),
@@ -34,7 +34,7 @@ MEMORY_BARS = {"grpo": 0.6, "logprobs": 0.25}
 
 
 def measure(work: str, side: str, setting: str, model: list[str]) -> dict:
-    """One process. Raises RuntimeError with its last lines where it fails."""
+    """Measure one side in a process of its own. Raises RuntimeError, with the process's last lines, if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.works", work, side, setting, *model], capture_output=True, text=True, check=False
     )
@@ -44,21 +44,21 @@ def measure(work: str, side: str, setting: str, model: list[str]) -> dict:
 
 
 def compare(work: str, setting: str, model: list[str], rounds: int, measure: Callable[..., dict] = measure) -> dict:
-    """Alternating runs of both sides, their medians and ratios."""
-    found: dict[str, list[dict]] = {"ours": [], "peer": []}
+    """Measure both sides in turn, `rounds` times; returns medians and ratios. `time_ratio` is per token."""
+    measured: dict[str, list[dict]] = {"ours": [], "peer": []}
     for number in range(rounds):
         for side in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
-            found[side].append(measure(work, side, setting, model))
-            last = found[side][-1]
+            last = measure(work, side, setting, model)
+            measured[side].append(last)
             print(
                 f"  {work} {side} {number + 1}: {statistics.median(last['seconds']):.2f} s, {last['peak_gb']:.2f} GB",
                 file=sys.stderr,
                 flush=True,
             )
-    seconds = {side: statistics.median(t for run in runs for t in run["seconds"]) for side, runs in found.items()}
-    # what the work adds where a process's own size would hide it
-    peak = {side: statistics.median(run.get("added_gb", run["peak_gb"]) for run in runs) for side, runs in found.items()}
-    tokens = {side: runs[0]["tokens"] for side, runs in found.items()}
+    seconds = {side: statistics.median(t for run in runs for t in run["seconds"]) for side, runs in measured.items()}
+    # `added_gb`: memory that the work adds, for works that are small beside the process itself
+    peak = {side: statistics.median(run.get("added_gb", run["peak_gb"]) for run in runs) for side, runs in measured.items()}
+    tokens = {side: runs[0]["tokens"] for side, runs in measured.items()}
     return {
         "work": work,
         "peer": TABLE[work][0],
@@ -68,11 +68,12 @@ def compare(work: str, setting: str, model: list[str], rounds: int, measure: Cal
         "peak_gb": peak,
         "time_ratio": (seconds["ours"] / tokens["ours"]) / (seconds["peer"] / tokens["peer"]),
         "memory_ratio": peak["ours"] / peak["peer"],
-        "runs": found,
+        "runs": measured,
     }
 
 
 def table(rows: list[dict]) -> str:
+    """The rows as a Markdown table."""
     head = ("work", "peer", "ours, s", "peer, s", "time, ours / peer", "bar", "memory, ours / peer", "bar", "tokens/s, ours")
     lines = [head, ["---"] * len(head)]
     for row in rows:
@@ -100,17 +101,17 @@ def main() -> None:
     parser.add_argument("--model", default="", help="folder or hub name of the real model")
     parser.add_argument("--gguf-file", default="")
     parser.add_argument("--out", type=Path, default=Path("data/results/benchmarks"))
-    parser.add_argument("--show", action="store_true", help="measure nothing: print the table of the results that are there")
+    parser.add_argument("--show", action="store_true", help="print the table of earlier measurements, and measure nothing")
     chosen = parser.parse_args()
     model = [part for part in (chosen.model, chosen.gguf_file) if part]
     chosen.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
     path = chosen.out / f"{chosen.setting}.json"
-    if path.exists():  # the other works' results stay
+    if path.exists():  # keep the results of works that are not measured now
         rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["work"] not in chosen.only]
     if chosen.show:
         if not path.exists():
-            raise SystemExit(f"{path} is not there: measure first")
+            raise SystemExit(f"no results in {path}: measure first")
         print(table(json.loads(path.read_text(encoding="utf-8"))["rows"]))
         return
     if "grpo" in chosen.only and importlib.util.find_spec("trl") is None:
