@@ -74,7 +74,7 @@ def six_tokens() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_clipped_loss_by_hand() -> None:
-    """A = 2: min(0.5·2, 0.8·2) = 1, 2, min(1.5·2, 1.28·2) = 2.56;  A = -1: min(-0.5, -0.8) = -0.8, -1, min(-1.5, -1.28) = -1.5."""
+    """A = 2: min(0.5·2, 0.8·2) = 1, 2, min(1.5·2, 1.28·2) = 2.56; A = -1: min(-0.5, -0.8) = -0.8, -1, min(-1.5, -1.28) = -1.5."""
     logprobs, old_logprobs, advantages = six_tokens()
     loss = clipped_loss(logprobs, old_logprobs, advantages, 10, LOW, HIGH)
     assert loss.item() == pytest.approx(-(1 + 2 + 2.56 - 0.8 - 1 - 1.5) / 10)
@@ -114,10 +114,8 @@ def test_gradients_flow_into_logprobs_only() -> None:
 def test_losses_of_parts_add_up() -> None:
     logprobs, old_logprobs, advantages = six_tokens()
     whole = clipped_loss(logprobs, old_logprobs, advantages, 6, LOW, HIGH)
-    parts = [
-        clipped_loss(logprobs[at], old_logprobs[at], advantages[at], 6, LOW, HIGH) for at in (slice(0, 1), slice(1, 4), slice(4, 6))
-    ]
-    assert sum(parts).item() == pytest.approx(whole.item())
+    splits = zip(*(t.split([1, 3, 2]) for t in (logprobs, old_logprobs, advantages)), strict=True)
+    assert sum(clipped_loss(*part, 6, LOW, HIGH).item() for part in splits) == pytest.approx(whole.item())
 
 
 def test_a_positive_factor_on_the_advantage_is_a_factor_on_the_token_loss() -> None:
@@ -126,7 +124,7 @@ def test_a_positive_factor_on_the_advantage_is_a_factor_on_the_token_loss() -> N
     weights = tensor(0.5, 2.0, 0.1, 1.7, 0.3, 1.0)
     each = [clipped_loss(*(t[i : i + 1] for t in (logprobs, old_logprobs, advantages)), 1, LOW, HIGH) for i in range(6)]
     weighted = clipped_loss(logprobs, old_logprobs, advantages * weights, 1, LOW, HIGH)
-    assert weighted.item() == pytest.approx(sum(w * loss.item() for w, loss in zip(weights.tolist(), each, strict=True)), rel=1e-5)
+    assert weighted.item() == pytest.approx((weights * torch.stack(each)).sum().item(), rel=1e-5)
 
 
 # --- KL and importance weights -------------------------------------------------------------------------------------------

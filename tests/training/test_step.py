@@ -217,10 +217,10 @@ def test_an_overflow_costs_no_sampled_step(judge_lm, prompts) -> None:
         results.append((history, weights(lm), seeds))
     (plain, plain_weights, plain_seeds), (scaled, scaled_weights, scaled_seeds) = results
     assert scaled_seeds == plain_seeds and len(set(plain_seeds)) == 2
-    assert [m["overflows"] for m in plain] == [0, 0] and scaled[0]["overflows"] > 2
+    assert [m.pop("overflows") for m in plain] == [0, 0] and [m.pop("overflows") for m in scaled][0] > 2
     assert all(m["grad_norm"] > 0 for m in plain)
-    for a, b in zip(plain, scaled, strict=True):
-        assert {k: v for k, v in b.items() if k != "overflows"} == pytest.approx({k: a[k] for k in a if k != "overflows"}, rel=1e-3)
+    for one, two in zip(plain, scaled, strict=True):
+        assert two == pytest.approx(one, rel=1e-3)
     assert_close(plain_weights, scaled_weights, atol=1e-4)
 
 
@@ -257,8 +257,8 @@ def test_a_training_starts_with_a_fresh_loss_scale_and_keeps_it_in_its_checkpoin
             sft.train_sft(lm, "judge", examples, Training(1e-3, 1, 3), 4096, 0, Monitor(path))
         else:
             config = GRPOConfig.of(JudgeKnobs(steps=1, prompts=2, group=2, max_new_tokens=2), 4096)
-            reward = lambda i, text: random.random()  # noqa: E731
-            train_grpo(Sampler(lm, 4), "judge", [e.prompt for e in examples], reward, config, 0, Monitor(path))
+            prompts = [e.prompt for e in examples]
+            train_grpo(Sampler(lm, 4), "judge", prompts, lambda i, text: random.random(), config, 0, Monitor(path))
 
     train(2.0**7)
     with safe_open(path, framework="pt") as file:
