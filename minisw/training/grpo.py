@@ -33,7 +33,7 @@ and, if any group had unequal rewards, averaged over the tokens of those groups:
     clip_ratio/high_mean          share of tokens whose ratio was clipped from above
     kl                            KL divergence from the adapter at the start (only with kl > 0)
     sampling/logprob_difference   |log-probability in the sampler - log-probability in training| (only if the sampler returns any)
-Each function in `Monitor.measures` adds the mean of its values over the sampled texts, under its own name; train_judge logs:
+Each function in `Monitor.measures` adds a metric: the mean of its values over the sampled texts. Training a judge logs
     verdicts/positive             share of sampled replies whose verdict is Positive
 """
 
@@ -42,6 +42,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -80,7 +81,7 @@ class GRPOConfig:
 
     @classmethod
     def of(cls, knobs: JudgeKnobs, micro_tokens: int) -> GRPOConfig:
-        """The configuration that `knobs` describe."""
+        """The configuration of a judge's GRPO."""
         names = {f.name for f in dataclasses.fields(cls)} - {"micro_tokens"}
         return cls(**{name: getattr(knobs, name) for name in names}, micro_tokens=micro_tokens)
 
@@ -97,13 +98,13 @@ class Group:
 
 @dataclass
 class Sample:
-    """One completion in `update`. Log-probabilities are those of its tokens at the sampling temperature: [tokens]."""
+    """One completion in `update`, with log-probabilities of its tokens at the sampling temperature: [tokens] each."""
 
     example: Example
     advantage: float
-    sampler_logprobs: list[float]  # in the sampler; empty if it returned none
-    old_logprobs: torch.Tensor | None = None  # in training before the first update; None: those of the sample's own forward
-    ref_logprobs: torch.Tensor | None = None  # under the adapter at the start; None without a KL term
+    sampler_logprobs: list[float]  # as the sampler computed them; empty if it returned none
+    old_logprobs: torch.Tensor | None = None  # as training computes them before the first update; None: no update came before
+    ref_logprobs: torch.Tensor | None = None  # under the adapter at the start of the training; None without a KL term
 
 
 def train_grpo(
@@ -226,23 +227,13 @@ def update(
     ]
     size = -(-len(samples) // config.updates)  # rounded up
     mini_batches = [samples[at : at + size] for at in range(0, len(samples), size)]
-    # the first mini-batch takes its old log-probabilities from its own forward; the others need them before it is learnt
-    later = [sample for sample in chain(*mini_batches[1:]) if sample.advantage]
-    for sample, logprobs in zip(later, logprobs_of(lm, later, config), strict=True):
-        sample.old_logprobs = logprobs
-    if reference is not None:
-        trained = [sample for sample in samples if sample.advantage]
-        with weights_swapped(optimizer, reference):
-            ref_logprobs = logprobs_of(lm, trained, config)
-        for sample, logprobs in zip(trained, ref_logprobs, strict=True):
-            sample.ref_logprobs = logprobs
-
-    sums: dict[str, float] = {}
+    add_fixed_logprobs(lm, mini_batches, optimizer, config, reference)
+    sums: Counter[str] = Counter()
     norms, overflows = [], 0
     for mini_batch in mini_batches:
         num_tokens = sum(len(sample.example.completion) for sample in mini_batch)
         trained = [sample for sample in mini_batch if sample.advantage]
-        if not trained:  # a step without a gradient would still move the adapter, by Adam's momentum
+        if not trained:  # a step with zero gradients would still move the adapter, by Adam's momentum
             continue
         for attempt in attempts(lm, config.micro_tokens, optimizer):
             with attempt, lm.training():
@@ -251,15 +242,36 @@ def update(
             attempt.step()
         norms.append(attempt.grad_norm)
         overflows += attempt.overflows
-        sums = {key: sums.get(key, 0.0) + value for key, value in attempt.sums.items()}
+        sums.update(attempt.sums)  # adds
     loss, count = sums.pop("loss", 0.0), sums.pop("tokens", 0)
-    means = {key: value / count for key, value in sums.items()}
     return {
         "loss": loss / len(mini_batches),
         "grad_norm": sum(norms) / max(1, len(norms)),
         "overflows": overflows,
-        **means,
+        **{key: value / count for key, value in sums.items()},  # means over tokens
     }
+
+
+def add_fixed_logprobs(
+    lm: LanguageModel,
+    mini_batches: Sequence[Sequence[Sample]],
+    optimizer: torch.optim.Optimizer,
+    config: GRPOConfig,
+    reference: Sequence[torch.Tensor] | None,
+) -> None:
+    """Compute the log-probabilities that the updates take as constants, before the first update, and put them into the samples.
+
+    The old ones of the first mini-batch are left out: its own forward gives the same values, as no update comes before it.
+    """
+    later = [sample for sample in chain(*mini_batches[1:]) if sample.advantage]
+    for sample, logprobs in zip(later, logprobs_of(lm, later, config), strict=True):
+        sample.old_logprobs = logprobs
+    if reference is not None:
+        trained = [sample for sample in chain(*mini_batches) if sample.advantage]
+        with weights_swapped(optimizer, reference):
+            ref_logprobs = logprobs_of(lm, trained, config)
+        for sample, logprobs in zip(trained, ref_logprobs, strict=True):
+            sample.ref_logprobs = logprobs
 
 
 def grpo_loss(
@@ -278,7 +290,7 @@ def grpo_loss(
     if all(sample.sampler_logprobs for sample in samples):
         sampler_logprobs = torch.tensor([x for sample in samples for x in sample.sampler_logprobs], device=logprobs.device)
         sums["sampling/logprob_difference"] = (old_logprobs - sampler_logprobs).abs().sum().item()
-        advantages = advantages * importance_weights(old_logprobs, sampler_logprobs)  # the weight is positive: as if on the loss
+        advantages = advantages * importance_weights(old_logprobs, sampler_logprobs)  # equals weighting the token's loss
     loss = clipped_loss(logprobs, old_logprobs, advantages, num_tokens, config.clip_low, config.clip_high)
     if samples[0].ref_logprobs is not None:
         kl = kl_k3(logprobs, torch.cat([sample.ref_logprobs for sample in samples])).sum()

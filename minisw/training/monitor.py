@@ -20,8 +20,7 @@ class Monitor:
     progress: Callable[[int, dict], None] | None = None  # called after every step with (1, metrics of the step)
     warn: Callable[[str], None] = print  # called with one line of text
     on_epoch: Callable[[int], None] | None = None  # called after every epoch of SFT with the number of finished epochs
-    measures: Mapping[str, Callable[[str], float]] = field(default_factory=dict)
-    # GRPO logs the mean of each over the sampled replies (their texts), under its name
+    measures: Mapping[str, Callable[[str], float]] = field(default_factory=dict)  # GRPO logs their means over sampled texts
 
 
 DEFAULT_MONITOR = Monitor()  # no checkpoint, no progress; warnings are printed

@@ -12,6 +12,7 @@ import functools
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -66,7 +67,7 @@ class Attempt:
         self.lm, self.optimizer = lm, optimizer
         self.micro_tokens = micro_tokens  # largest micro-batch, in tokens
         self.overflows = overflows  # tries at this step whose gradients overflowed, this one included
-        self.sums: dict[str, float] = {}
+        self.sums: Counter[str] = Counter()
         self.grad_norm = 0.0  # before clipping; 0 if no step was made
         self.out_of_memory = self.overflowed = False
 
@@ -86,8 +87,7 @@ class Attempt:
         Pass the result of the forward on without naming it: a variable would keep its activations after an out-of-memory.
         """
         self.lm.scaler.scale(loss).backward()
-        for key, value in sums.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.sums.update(sums)  # adds
 
     def step(self) -> None:
         """Clip the summed gradients to norm 1 and take the optimizer step, unless memory ran out or a gradient is not finite."""
@@ -95,8 +95,9 @@ class Attempt:
             return
         parameters, scaler = _parameters(self.optimizer), self.lm.scaler
         distributed.all_reduce_gradients(parameters)
-        every = distributed.all_gather(self.sums)
-        self.sums = {key: sum(one.get(key, 0.0) for one in every) for one in every for key in one}
+        every, self.sums = distributed.all_gather(self.sums), Counter()
+        for sums in every:
+            self.sums.update(sums)
         scaler.scale(torch.zeros(1, device=self.lm.device))  # a process without micro-batches has not scaled anything yet
         scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM).item()
