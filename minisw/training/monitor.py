@@ -19,7 +19,7 @@ class Monitor:
     save_every: int = 5  # GRPO steps between two checkpoints (SFT saves after every epoch)
     progress: Callable[[int, dict], None] | None = None  # called after every step with (1, metrics of the step)
     warn: Callable[[str], None] = print  # called with one line of text
-    on_epoch: Callable[[int], None] | None = None  # called after every epoch of SFT with the number of finished epochs
+    on_epoch: Callable[[int], bool | None] | None = None  # called after every epoch of SFT with its number; True ends training
     measures: Mapping[str, Callable[[str], float]] = field(default_factory=dict)  # GRPO logs their means over sampled texts
 
 

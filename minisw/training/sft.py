@@ -38,8 +38,9 @@ def train_sft(
     """Train `adapter` in place; returns the metrics of every step.
 
     Every epoch has an order of its own; the examples that do not fill its last batch are left out of it. `micro_tokens` limits
-    one forward and changes nothing else. State is saved after every epoch, after `monitor.on_epoch`: a training that was killed
-    resumes from the last saved epoch with the same numbers. Raises ValueError without examples.
+    one forward and changes nothing else. Training ends early if `monitor.on_epoch` returns True. State is saved after every
+    epoch, after that call: a training that was killed resumes from the last saved epoch with the same numbers. Raises ValueError
+    without examples.
     """
     if not examples:
         raise ValueError("no examples to train on: all were filtered out; sample more of them")
@@ -60,10 +61,12 @@ def train_sft(
                 history.append({"step": step + 1, "lr": lr, **update(lm, batch, optimizer, micro_tokens)})
                 if monitor.progress:
                     monitor.progress(1, history[-1])
-            if monitor.on_epoch:
-                monitor.on_epoch(epoch + 1)
+            stop = bool(monitor.on_epoch and monitor.on_epoch(epoch + 1))
             if monitor.checkpoint:
-                checkpoints.save(monitor.checkpoint, parameters, optimizer, epoch + 1, history, scaler)
+                done = training.epochs if stop else epoch + 1
+                checkpoints.save(monitor.checkpoint, parameters, optimizer, done, history, scaler)
+            if stop:
+                break
     return history
 
 

@@ -190,6 +190,19 @@ def test_only_its_own_adapter_is_trained(new_lm, examples: list[Example]) -> Non
     assert not any(p.requires_grad for p in lm.adapter_parameters("policy").values())
 
 
+def test_training_ends_where_on_epoch_says_so_and_stays_ended(new_lm, examples: list[Example], tmp_path: Path) -> None:
+    epochs: list[int] = []
+
+    def stop_after_two(epoch: int) -> bool:
+        epochs.append(epoch)
+        return epoch == 2
+
+    lm, monitor = new_lm("policy"), Monitor(tmp_path / "sft.checkpoint", on_epoch=stop_after_two)
+    for _ in range(2):  # the second time it only restores the state
+        history = train_sft(lm, "policy", examples, Training(epochs=5, batch=10), 4096, 0, monitor)
+        assert epochs == [1, 2] and [m["step"] for m in history] == [1, 2, 3, 4]
+
+
 def test_no_examples(new_lm) -> None:
     with pytest.raises(ValueError, match="no examples"):
         train_sft(new_lm("policy"), "policy", [], Training(), 100, seed=0)
