@@ -59,8 +59,7 @@ from minisw.training import checkpoints
 from minisw.training.losses import clip_counts, clipped_loss, group_advantages, importance_weights, kl_k3
 from minisw.training.monitor import DEFAULT_MONITOR, Monitor, warn_if_stalled
 from minisw.training.step import attempts, batches, epoch_order, trainable
-
-Reward = Callable[[int, str], float]  # (index of the prompt, text of the completion) -> reward
+from minisw.verdicts import Reward
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,11 @@ from minisw.training.monitor import warn_if_stalled
 def warnings(
     tied: list[float], lengths: list[float] | None = None, positive: list[float] | None = None, b: float = 1.0
 ) -> list[tuple[int, str]]:
-    """(step, text) of every warning along a training with these metrics."""
+    """(step, text) of every warning along a training with these metrics. One matrix B of two is zero, and the other is `b`."""
     texts: list[tuple[int, str]] = []
     history: list[dict] = []
-    parameters = {
-        f"layer.lora_{side}.judge.weight": torch.nn.Parameter(torch.full((2,), value)) for side, value in (("A", 1.0), ("B", b))
-    }
+    values = {"1.lora_A": 1.0, "1.lora_B": 0.0, "2.lora_A": 1.0, "2.lora_B": b}
+    parameters = {f"{name}.judge.weight": torch.nn.Parameter(torch.full((2,), value)) for name, value in values.items()}
     for step, share in enumerate(tied):
         metrics = {"frac_reward_zero_std": share, "completions/mean_length": lengths[step] if lengths else 50.0}
         history.append(metrics | ({"verdicts/positive": positive[step]} if positive else {}))
