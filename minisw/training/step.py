@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 
 from minisw.engine import distributed
-from minisw.engine.logprobs import Batch, Example, collate, micro_batches
+from minisw.engine.batches import Batch, Example, collate, micro_batches, shared_layout
+from minisw.engine.machine import is_out_of_memory
 from minisw.engine.model import LanguageModel
 
 SMALLEST = 128  # tokens: micro-batches below this size are not tried after running out of memory
@@ -51,9 +52,9 @@ def trainable(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
 
 def batches(lm: LanguageModel, examples: Sequence[Example], micro_tokens: int) -> Iterator[tuple[list[int], Batch]]:
     """This process's micro-batches, of at most `micro_tokens` tokens: (indices of their examples, in row order; batch)."""
-    share = not lm.checkpointing
-    for rows in distributed.shard(micro_batches(examples, micro_tokens, share)):
-        yield rows, collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device, share)
+    layout = shared_layout(lm)
+    for rows in distributed.shard(micro_batches(examples, micro_tokens, layout)):
+        yield rows, collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device, layout)
 
 
 class Attempt:
@@ -75,7 +76,7 @@ class Attempt:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> bool:
-        failed = error is not None and _is_out_of_memory(error)
+        failed = error is not None and is_out_of_memory(error)
         if error is not None and not failed:
             return False
         self.out_of_memory = any(distributed.all_gather(failed))
@@ -143,11 +144,6 @@ def attempts(lm: LanguageModel, micro_tokens: int, optimizer: torch.optim.Optimi
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """cuBLAS reports memory that it could not allocate by an error of another type."""
-    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
 
 
 def _halve(lm: LanguageModel, micro_tokens: int) -> None:

@@ -317,7 +317,7 @@ def test_checkpointing_keeps_less_and_is_off_outside_of_training(judge_lm, examp
             bytes_kept += t.numel() * t.element_size()
             return t
 
-        batch = collate(examples, 0, lm.device, share=False)
+        batch = collate(examples, 0, lm.device, "plain")
         with trainable(lm.adapter_parameters("judge").values()), lm.using("judge"), lm.training():
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
                 assert lm.causal_lm.training is on
