@@ -17,6 +17,7 @@ from minisw.judges.base import JudgeContext, JudgeTrainer, Progress
 from minisw.prompts import MINUS, PLUS
 from minisw.recipe import Training
 from minisw.records import Judgment, LabelledStep
+from minisw.training.monitor import Monitor
 from minisw.training.sft import train_sft
 
 DISCRIMINATIVE, TRIAL = "discriminative", "trial"
@@ -76,7 +77,7 @@ def train_classifier(trainer: JudgeTrainer) -> dict[str, dict]:
 
             training = Training(lr, knobs.epochs, knobs.batch)
             seed = trainer.seed_of("classifier")
-            train_sft(lm, TRIAL, examples, training, context.micro_tokens, seed, on_epoch=on_epoch, progress=tick)
+            train_sft(lm, TRIAL, examples, training, context.micro_tokens, seed, Monitor(on_epoch=on_epoch, progress=tick))
             lm.drop_adapter(TRIAL)
         return sweep
 

@@ -14,6 +14,7 @@ from minisw.judges.generative import GenerativeJudge
 from minisw.prompts import VERDICT
 from minisw.recipe import Training
 from minisw.records import LabelledStep
+from minisw.training.monitor import Monitor
 from minisw.training.sft import train_sft
 from minisw.verdicts import parse_verdict, verdict_reward
 
@@ -86,7 +87,7 @@ def train_rejection_sampled(trainer: JudgeTrainer, name: str, steps: Sequence[La
             trainer.warn("no reply of the base agrees with its label: the judge starts untrained")
             return {**counts, "curve": []}
         seed = trainer.seed_of(f"sft-{name}")
-        curve = train_sft(context.lm, name, examples, training, context.micro_tokens, seed, checkpoint, progress=tick)
+        curve = train_sft(context.lm, name, examples, training, context.micro_tokens, seed, Monitor(checkpoint, progress=tick))
         return {**counts, "curve": curve}
 
     expected = training.epochs * max(1, len(steps) * trainer.knobs.format_samples // training.batch)

@@ -11,11 +11,17 @@ from minisw.judges.base import JudgeTrainer
 from minisw.judges.generative import GenerativeJudge
 from minisw.judges.rejection_sampled import train_rejection_sampled
 from minisw.records import LabelledStep
-from minisw.training.grpo import train_grpo
-from minisw.verdicts import verdict_reward
+from minisw.training.grpo import GRPOConfig, train_grpo
+from minisw.training.monitor import Monitor
+from minisw.verdicts import parse_verdict, verdict_reward
 
 STEPWISER, REJECTION_SAMPLED = "stepwiser", "rejection_sampled"
 TENTH, TENTH_START = "stepwiser_tenth", "rejection_sampled_tenth"
+
+
+def says_positive(reply: str) -> bool:
+    """Whether the verdict of a reply is Positive; GRPO logs the share of such replies."""
+    return parse_verdict(reply) is True
 
 
 def train_stepwiser(trainer: JudgeTrainer, name: str, start: str, steps: Sequence[LabelledStep], grpo_steps: int) -> dict:
@@ -26,20 +32,12 @@ def train_stepwiser(trainer: JudgeTrainer, name: str, start: str, steps: Sequenc
 
     def fit(checkpoint: Path | None, tick) -> list[dict]:
         copy_adapter(context.lm, start, name)
-        shorter = dataclasses.replace(knobs, steps=grpo_steps, prompts=min(knobs.prompts, len(steps)))
-        return train_grpo(
-            context.lm,
-            name,
-            prompts,
-            verdict_reward(steps),
-            shorter,
-            context.sampler,
-            context.micro_tokens,
-            trainer.seed_of(f"grpo-{name}"),
-            checkpoint,
-            warn=trainer.warn,
-            progress=tick,
+        config = dataclasses.replace(
+            GRPOConfig.of(knobs, context.micro_tokens), steps=grpo_steps, prompts=min(knobs.prompts, len(steps))
         )
+        monitor = Monitor(checkpoint, progress=tick, warn=trainer.warn, measures={"verdicts/positive": says_positive})
+        seed = trainer.seed_of(f"grpo-{name}")
+        return train_grpo(context.sampler, name, prompts, verdict_reward(steps), config, seed, monitor)
 
     curve = trainer.train_adapter(name, fit, grpo_steps, "GRPO")
     return {"labels": len(set(steps)), "curve": curve}
