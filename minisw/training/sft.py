@@ -23,13 +23,14 @@ def train_sft(
     micro_tokens: int,
     seed: int,
     checkpoint: Path | None = None,
-    on_epoch: Callable[[int], None] | None = None,
+    on_epoch: Callable[[int], bool | None] | None = None,
     progress: Callable[[int, dict], None] | None = None,
 ) -> list[dict]:
     """Train `adapter` in place; returns one dict of metrics a step (`loss`, `lr`, `num_tokens`).
 
     The loss of a step is divided by all its target tokens, so micro-batches change nothing. With `checkpoint` the state is
-    saved after every epoch and a training that was killed goes on behind the last one; `on_epoch(n)` is called there too.
+    saved after every epoch and a training that was killed goes on behind the last one; `on_epoch(n)` is called there too,
+    and ends the training if it returns True.
     Raises ValueError when there is nothing to train on.
     """
     if not examples:
@@ -56,8 +57,8 @@ def train_sft(
                 metrics.append({"step": step + 1, "loss": loss, "lr": lr, "num_tokens": sum(len(e.completion) for e in chosen)})
                 if progress:
                     progress(1, metrics[-1])
-            if on_epoch:
-                on_epoch(epoch + 1)
+            if on_epoch and on_epoch(epoch + 1):
+                break
             if checkpoint:
                 checkpoints.save(checkpoint, parameters, optimizer, epoch + 1, metrics, scaler)
         for parameter in parameters.values():
