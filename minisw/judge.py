@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    options = _Parser(prog="python -m minisw.judge", description="Judge the steps of solutions.")
+    options = _Parser(prog="python -m minisw.judge", description="Judge the steps of solutions.", allow_abbrev=False)
     options.add_argument("problem", type=Path, nargs="?", help='JSON: {"problem": "…", "steps": ["…", …]}, or a list of such')
     options.add_argument("--adapter", required=True, help="folder of a saved judge")
     options.add_argument("--model", default="", help="folder or hub name of the base, if it is not where the judge's files say")

@@ -110,7 +110,7 @@ class JudgeTrainer:
 
     context: JudgeContext
     steps: Sequence[LabelledStep]  # training labels, balanced
-    validation: Sequence[LabelledStep] = ()  # labels that choose the classifier's settings; nothing is trained on them
+    validation: Sequence[LabelledStep] = ()  # whole solutions that choose the classifier's settings; never trained on
     knobs: JudgeKnobs = JudgeKnobs()
     classifier: ClassifierKnobs = ClassifierKnobs()
     lora: Lora = Lora()

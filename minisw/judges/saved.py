@@ -116,7 +116,7 @@ def read_facts(folder: Path) -> Facts:
     if (folder / "adapter_config.json").is_file():
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            return Facts(dataclasses.replace(FOREIGN_MODEL, name=str(Path(config["base_model_name_or_path"]))))
+            return Facts(dataclasses.replace(FOREIGN_MODEL, name="" + config["base_model_name_or_path"]))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{folder / 'adapter_config.json'} is damaged or names no base: save the judge again") from None
     if (folder / "config.json").is_file():

@@ -32,9 +32,9 @@ def judge_trainer(run: Run) -> JudgeTrainer:
     recipe, labels = run.recipe, run.folder / "annotate"
     train, validation = (load_steps(labels, split, recipe.annotate) for split in ("train", "validation"))
     steps = balanced_steps(train, recipe.judge.labels, run.seed_of("balance"), recipe.judge.passes)
-    if len(steps) < 4 or not validation:
+    if len(set(steps)) < 4 or not validation:
         raise ValueError(
-            f"{len(steps)} balanced training labels and {len(validation)} validation labels are too few: annotate more "
+            f"{len(set(steps))} balanced training labels and {len(validation)} validation labels are too few: annotate more "
             "problems (--annotate.problems, --problems.validation, --annotate.samples), in a new --out"
         )
     return JudgeTrainer(
