@@ -24,6 +24,7 @@ from minisw.prompts import MINUS, PLUS
 from minisw.recipe import ClassifierKnobs, Training
 from minisw.records import Judgment, LabelledStep
 from minisw.training import checkpoints
+from minisw.training.monitor import Monitor
 from minisw.training.sft import train_sft
 
 DISCRIMINATIVE, TRIAL = "discriminative", "trial"  # adapters: the best state so far, and the one in training
@@ -147,7 +148,7 @@ def _sweep(trainer: JudgeTrainer, examples: Sequence[Example], checkpoint: Path 
     lm, knobs = trainer.context.lm, trainer.classifier
     kept = lm.adapter_parameters(DISCRIMINATIVE)
     no_state = torch.optim.SGD(kept.values(), lr=0.0)  # a checkpoint wants an optimizer; between two rates there is none
-    rows = checkpoints.load(checkpoint, kept, no_state)[1] if checkpoint else []
+    rows = checkpoints.load(checkpoint, kept, no_state)[1]
     while (lr := next_lr(rows, knobs)) is not None:
         rows = rows + _train_one(trainer, examples, lr, rows, tick)
         if checkpoint:
@@ -172,6 +173,6 @@ def _train_one(trainer: JudgeTrainer, examples: Sequence[Example], lr: float, ro
     lm.new_adapter(TRIAL, trainer.lora, trainer.seed_of("lora-classifier"))
     training = Training(lr, knobs.max_epochs, knobs.batch)
     seed = trainer.seed_of("classifier")
-    train_sft(lm, TRIAL, examples, training, context.micro_tokens, seed, on_epoch=on_epoch, progress=tick)
+    train_sft(lm, TRIAL, examples, training, context.micro_tokens, seed, Monitor(on_epoch=on_epoch, progress=tick))
     lm.drop_adapter(TRIAL)
     return new

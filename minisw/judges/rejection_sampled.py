@@ -20,6 +20,7 @@ from minisw.judges.elicited import elicited_replies
 from minisw.judges.generative import GenerativeJudge
 from minisw.prompts import VERDICT
 from minisw.records import LabelledStep, write_json
+from minisw.training.monitor import Monitor
 from minisw.training.sft import train_sft
 from minisw.verdicts import parse_verdict, verdict_reward
 
@@ -102,7 +103,7 @@ def train_rejection_sampled(trainer: JudgeTrainer, name: str = REJECTION_SAMPLED
             trainer.warn("no reply of the base agrees with its label: the judge starts untrained")
             return {**counts, "curve": []}
         seed = trainer.seed_of(f"sft-{name}")
-        curve = train_sft(context.lm, name, examples, training, context.micro_tokens, seed, checkpoint, progress=tick)
+        curve = train_sft(context.lm, name, examples, training, context.micro_tokens, seed, Monitor(checkpoint, progress=tick))
         return {**counts, "curve": curve}
 
     expected = training.epochs * max(1, len(steps) * knobs.format_samples // training.batch)

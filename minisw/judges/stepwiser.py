@@ -9,11 +9,17 @@ from minisw.engine.model import copy_adapter
 from minisw.judges.base import JudgeTrainer
 from minisw.judges.generative import GenerativeJudge
 from minisw.judges.rejection_sampled import REJECTION_SAMPLED, train_rejection_sampled
-from minisw.training.grpo import train_grpo
-from minisw.verdicts import verdict_reward
+from minisw.training.grpo import GRPOConfig, train_grpo
+from minisw.training.monitor import Monitor
+from minisw.verdicts import parse_verdict, verdict_reward
 
 STEPWISER = "stepwiser"
 TENTH, TENTH_START = "stepwiser_tenth", "rejection_sampled_tenth"  # with a tenth of the labels
+
+
+def says_positive(reply: str) -> bool:
+    """Whether the verdict of a reply is Positive; GRPO logs the share of such replies."""
+    return parse_verdict(reply) is True
 
 
 def train_stepwiser(trainer: JudgeTrainer, name: str = STEPWISER, start: str = REJECTION_SAMPLED) -> dict:
@@ -30,19 +36,9 @@ def train_stepwiser(trainer: JudgeTrainer, name: str = STEPWISER, start: str = R
 
     def fit(checkpoint: Path | None, tick) -> list[dict]:
         copy_adapter(context.lm, start, name)
-        return train_grpo(
-            context.lm,
-            name,
-            prompts,
-            verdict_reward(steps),
-            knobs,
-            context.sampler,
-            context.micro_tokens,
-            trainer.seed_of(f"grpo-{name}"),
-            checkpoint,
-            warn=trainer.warn,
-            progress=tick,
-        )
+        monitor = Monitor(checkpoint, progress=tick, warn=trainer.warn, measures={"verdicts/positive": says_positive})
+        config, seed = GRPOConfig.of(knobs, context.micro_tokens), trainer.seed_of(f"grpo-{name}")
+        return train_grpo(context.sampler, name, prompts, verdict_reward(steps), config, seed, monitor)
 
     curve = trainer.train(name, fit, knobs.steps, "GRPO")
     described = f"GRPO from {start}: {knobs.steps} steps of {knobs.prompts} prompts × {knobs.group} replies"

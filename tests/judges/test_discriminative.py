@@ -162,14 +162,14 @@ class Script:
     def mark(self, adapter):
         return next(iter(self.lm.adapter_parameters(adapter).values()))
 
-    def train(self, lm, adapter, examples, training, micro_tokens, seed, *, on_epoch, **_):
+    def train(self, lm, adapter, examples, training, micro_tokens, seed, monitor):
         self.trained.append((adapter, training.lr, seed, [lm.decode(e.completion) for e in examples]))
         assert not (self.mark(adapter) == self.mark(adapter).flatten()[0]).all()  # every rate begins with a fresh adapter
         for epoch in range(1, training.epochs + 1):
             if (training.lr, epoch) == self.killed_at:
                 raise KeyboardInterrupt
             self.mark(adapter).data.fill_(training.lr * 1000 + epoch / 100)
-            if on_epoch(epoch):
+            if monitor.on_epoch(epoch):
                 return
 
     def measure(self, context, adapter, validation):
@@ -255,9 +255,8 @@ def test_the_training_loop_ends_when_told_to(new_lm, context_of, steps):
     lm = new_lm(TRIAL)
     examples = classifier_examples(context_of(lm), steps)
     epochs = []
-    curve = discriminative.train_sft(
-        lm, TRIAL, examples, discriminative.Training(1e-3, 5, 2), 4096, 0, on_epoch=lambda n: epochs.append(n) or n == 2
-    )
+    monitor = discriminative.Monitor(on_epoch=lambda n: epochs.append(n) or n == 2)
+    curve = discriminative.train_sft(lm, TRIAL, examples, discriminative.Training(1e-3, 5, 2), 4096, 0, monitor)
     assert epochs == [1, 2] and len(curve) == 4
     assert not any(p.requires_grad for p in lm.adapter_parameters(TRIAL).values())
 
