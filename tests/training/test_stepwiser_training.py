@@ -24,7 +24,7 @@ STEPS = [
     LabelledStep("b", "Ben has 24 eggs.", ("24-7=17.",), "17+2=18.", False),
     LabelledStep("c", "Anna has 5 coins.", ("5+5=10.",), "10+1=11.", True),
 ]
-KNOBS = JudgeKnobs(steps=99, prompts=2, group=4, max_new_tokens=50, temperature=0.8, lr=1e-2)
+KNOBS = JudgeKnobs(steps=2, prompts=2, group=4, max_new_tokens=50, temperature=0.8, lr=1e-2)
 REPLIES = (f"The step says 15. {POSITIVE}", f"The step says 18. {NEGATIVE}", f"{POSITIVE}", "The step says")
 
 
@@ -64,7 +64,7 @@ def trained(new_lm) -> tuple[ScriptedSampler, dict, list]:
         train_adapter=train_adapter,
     )
     start = torch.cat([p.detach().flatten() for p in lm.adapter_parameters("start").values()])
-    result = stepwiser.train_stepwiser(trainer, "judge", "start", STEPS, 2)
+    result = stepwiser.train_stepwiser(trainer, "judge", "start")
     assert torch.equal(start, torch.cat([p.detach().flatten() for p in lm.adapter_parameters("start").values()]))
     assert torch.equal(sampler.adapters[0][1], start)
     return sampler, result, told
@@ -118,14 +118,14 @@ def test_fewer_labels_than_prompts_of_a_step(new_lm, monkeypatch: pytest.MonkeyP
         context=JudgeContext(lm, ScriptedSampler(lm), ARITHMETIC, 50, 321),
         steps=STEPS,
         validation=STEPS,
-        knobs=dataclasses.replace(KNOBS, prompts=32),
+        knobs=dataclasses.replace(KNOBS, prompts=32, steps=7),
         classifier=ClassifierKnobs(),
         lora=Lora(),
         seed_of=lambda name: 5,
         train_adapter=lambda name, fit, total, what: fit(tmp_path / "checkpoint", print),
         warn=calls.append,
     )
-    stepwiser.train_stepwiser(trainer, "judge", "start", STEPS, 7)
+    stepwiser.train_stepwiser(trainer, "judge", "start")
     (_, name, prompts, _, config, seed, monitor) = calls[0]
     assert (name, len(prompts), seed) == ("judge", 3, 5)
     assert (config.prompts, config.steps, config.micro_tokens, config.temperature) == (3, 7, 321, 0.8)
