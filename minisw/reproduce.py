@@ -22,7 +22,7 @@ from rich.console import Console
 from minisw.cli import STAGES, Command, parse, stop
 from minisw.recipe import Recipe
 from minisw.records import writes
-from minisw.report.page import table
+from minisw.report.page import claims_table
 from minisw.runs import Run
 from minisw.stages import annotate, evaluate, judges, preflight, report, search, segment
 
@@ -75,7 +75,7 @@ def run(command: Command) -> None:
     claims = folder / "claims.json"
     if claims.exists() and "report" in stages:
         functions["report"](this)  # once more, so that the page shows the report's own time
-        console.print(table(json.loads(claims.read_text(encoding="utf-8"))))
+        console.print(claims_table(json.loads(claims.read_text(encoding="utf-8"))))
         console.print(f"{this.facts['seconds']:.0f} s in all. The report: {folder / 'report.html'}")
 
 

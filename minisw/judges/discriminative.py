@@ -12,7 +12,7 @@ from pathlib import Path
 from minisw.engine.logprobs import Example, next_token_probabilities
 from minisw.engine.model import copy_adapter
 from minisw.evaluate import stats
-from minisw.evaluate.metrics import balanced_accuracy, best_threshold
+from minisw.evaluate.metrics import balanced_accuracy, best_threshold, by_solution
 from minisw.judges.base import JudgeContext, JudgeTrainer, Progress
 from minisw.prompts import MINUS, PLUS
 from minisw.recipe import Training
@@ -59,8 +59,8 @@ def train_classifier(trainer: JudgeTrainer) -> dict[str, dict]:
     def measure(adapter: str) -> dict:
         judgments = DiscriminativeJudge(context, adapter).judge(trainer.validation)
         scores = [j.p_positive for j in judgments]
-        threshold, f1 = best_threshold(scores, trainer.validation)
-        accuracy = balanced_accuracy(judgments, labels)
+        threshold, f1 = best_threshold(*by_solution(trainer.validation, scores))
+        accuracy = balanced_accuracy(labels, [j.verdict for j in judgments])
         return {"auc": stats.auc(scores, labels), "threshold": threshold, "f1": f1, "balanced_accuracy": accuracy}
 
     def fit(checkpoint: Path | None, tick) -> list[dict]:
