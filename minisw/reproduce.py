@@ -90,7 +90,7 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         f"{len(recipe.classifier.lrs)} learning rates × {recipe.classifier.epochs} epochs; RS-FT; "
         f"GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"
         + ("; RS-FT and GRPO again with a tenth of the labels" if j.tenth else ""),
-        "evaluate": f"{e.solutions} solutions ({e.source} labels), every judge",
+        "evaluate": f"{e.solutions} solutions (of each part, with ProcessBench), every judge",
         "search": f"{s.problems} problems, {s.tries} tries a chunk; baselines at the same tokens"
         + (f"; {p.hard} harder problems" if p.hard else ""),
         "report": "tables.json, report.html",

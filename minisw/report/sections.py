@@ -130,7 +130,7 @@ def judges_body(metrics: dict) -> Html:
 
     charts = [chart(grpo, *curve) for curve in CURVES]
     charts.append(chart(sft, "loss", "SFT loss", "Mean negative log-likelihood of the taught replies, a token.", True))
-    shown = ("labels", "validation_labels", "replies", "right")
+    shown = ("training", "labels", "validation_labels", "replies", "right", "turned")
     counts = {name: {key: entry[key] for key in shown if key in entry} for name, entry in metrics.items()}
     sweeps = [
         join(element("h3", f"{name}: knobs tried on validation labels"), table(columns.SWEEP, entry["sweep"]))
