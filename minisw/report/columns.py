@@ -176,6 +176,21 @@ SEARCH = (
     Column("cut_off", "cut off", share, "Share of solutions that reached the token budget; they count as wrong."),
 )
 
+TRAINING = (
+    Column("name", "adapter"),
+    Column("training", "training", text, "How the adapter was trained."),
+    Column("labels", "labels", count, "Distinct labelled steps that it was trained on."),
+    Column("validation_labels", "validation labels", count, "Labelled steps that chose its knobs."),
+    Column("replies", "analyses", count, "Analyses of the base that RS-FT could choose from."),
+    Column("right", "of these right", count, "Analyses whose verdict equals the label; RS-FT imitates them."),
+    Column(
+        "turned",
+        "sweep turned",
+        lambda value: NONE if value is None else "yes" if value else "no",
+        "Whether lower and higher learning rates and longer training were tried and were no better than the best.",
+    ),
+)
+
 SWEEP = (
     Column("lr", "learning rate", lambda value: _format(value, "g")),
     Column("epochs", "epochs"),

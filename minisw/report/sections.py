@@ -130,14 +130,13 @@ def judges_body(metrics: dict) -> Html:
 
     charts = [chart(grpo, *curve) for curve in CURVES]
     charts.append(chart(sft, "loss", "SFT loss", "Mean negative log-likelihood of the taught replies, a token.", True))
-    shown = ("training", "labels", "validation_labels", "replies", "right", "turned")
-    counts = {name: {key: entry[key] for key in shown if key in entry} for name, entry in metrics.items()}
+    adapters = [{"name": name, **entry} for name, entry in metrics.items()]
     sweeps = [
         join(element("h3", f"{name}: knobs tried on validation labels"), table(columns.SWEEP, entry["sweep"]))
         for name, entry in metrics.items()
         if entry.get("sweep")
     ]
-    return join(element("div", *charts, class_="charts"), facts(counts), *sweeps)
+    return join(element("div", *charts, class_="charts"), table(columns.TRAINING, adapters), *sweeps)
 
 
 def evaluate_body(metrics: dict) -> Html:

@@ -130,9 +130,11 @@ def judges_table(folders: Sequence[Path]) -> str:
 
 def search_table(folders: Sequence[Path]) -> str:
     """Every search method; then the same on the harder problems, if the run has them."""
-    found = _metrics(folders, "search")
-    tables = [_table(columns.SEARCH, _aligned([m["rows"] for m in found], "method"))] if found else []
-    if found and all(metrics.get("hard") for metrics in found):
+    found = [metrics for metrics in _metrics(folders, "search") if metrics.get("rows")]
+    if not found:
+        return ""
+    tables = [_table(columns.SEARCH, _aligned([metrics["rows"] for metrics in found], "method"))]
+    if all(metrics.get("hard") for metrics in found):
         shown = [dataclasses.replace(columns.SEARCH[0], title="method, harder problems"), *columns.SEARCH[1:]]
         tables.append(_table(shown, _aligned([metrics["hard"]["rows"] for metrics in found], "method")))
     return "\n".join(tables)

@@ -242,7 +242,8 @@ def bench(items):
 def test_processbench_parts_are_averaged_and_nothing_is_sampled(tmp_path, new_lm):
     def item(part, i):
         wrong = i % 2 == 1
-        return BenchItem(f"{part}-{i}", f"{part} {i}?", ("1+1=2. ", "2+2=99. " if wrong else "2+2=4. "), 1 if wrong else -1, not wrong)
+        chunks = ("1+1=2. ", "2+2=99. " if wrong else "2+2=4. ")
+        return BenchItem(f"{part}-{i}", f"{part} {i}?", chunks, 1 if wrong else -1, not wrong)
 
     items = {"gsm8k": [item("gsm8k", i) for i in range(4)], "math": [item("math", i) for i in range(2)]}
     recipe = dataclasses.replace(RECIPE, evaluate=EvaluateKnobs(parts=("gsm8k", "math"), solutions=3, resamples=10))
