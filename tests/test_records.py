@@ -37,8 +37,8 @@ SAMPLES = [
     Judgment(None, ODD, 0.25, 0.75, 9),
     Judgment(True),
     Answer("p1", "chunk-reset", None, False, 10, 20, 3),
-    Claim("c1", ODD, "Table 1", None, 0.1, (0.05, 0.15), "classifier", None),
-    Claim("c2", "x", "§4", 1.5, None, None, "", True),
+    Claim("c1", ODD, "Table 1", None, 0.1, (0.05, 0.15), "classifier", "holds"),
+    Claim("c2", "x", "§4", 1.5, None, None, "", "not tested", False),
 ]
 KINDS = {kind for _, kind in inspect.getmembers(records, dataclasses.is_dataclass)}
 

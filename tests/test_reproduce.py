@@ -12,7 +12,6 @@ from minisw import reproduce
 from minisw.presets import PRESETS
 from minisw.recipe import Recipe
 from minisw.records import Judgment, write_json
-from minisw.report import claims, tables
 from minisw.runs import Run
 
 
@@ -38,7 +37,6 @@ def test_presets_and_knobs_are_read():
         (["--judge.group", "1"], "--judge.group is 1: .* at least 2"),
         (["--model.device", "gpu"], "cannot read the command line"),
         (["--problems.source", "gsm8k"], "give --problems.prompts english"),
-        (["--preset", "smoke", "--evaluate.source", "exact"], "give --evaluate.source processbench"),
     ],
 )
 def test_a_bad_command_line_is_one_line(arguments, words):
@@ -152,70 +150,3 @@ def test_records_are_made_once_and_half_made_ones_again(tmp_path):
         run.records(path, Judgment, "x", 1, make)
     assert run.records(path, Judgment, "x", 1, make) == run.records(path, Judgment, "x", 1, make) == [Judgment(True)]
     assert len(made) == 2
-
-
-def test_a_claim_holds_only_where_its_whole_interval_does():
-    assert tables.holds("search-beats-sampling", (0.01, 0.2)) and not tables.holds("search-beats-sampling", (-0.01, 0.2))
-    assert tables.holds("segment-fewer-chunks", (0.5, 0.7)) and not tables.holds("segment-fewer-chunks", (0.9, 1.1))
-    keeps = [tables.holds("segment-keeps-accuracy", interval) for interval in ((-0.05, 0.03), (-0.16, 0.02), (-0.2, -0.1))]
-    assert keeps == [True, None, False]  # a wide interval settles nothing
-    assert tables.holds("tenth-of-labels", None) is None
-
-
-def test_claims_over_seeds(tmp_path):
-    for seed, value in enumerate((0.1, 0.2, 0.3)):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        one = claims.make_claim("search-beats-sampling", value, (value - 0.1, value + 0.1))
-        (folder / "tables.json").write_text(json.dumps([dataclasses.asdict(one)]))
-    (row,) = tables.over_seeds([tmp_path / str(i) for i in range(3)])
-    assert row["measured"] == pytest.approx(0.2)
-    assert row["interval"] == pytest.approx((0.2 - 4.303 * 0.1 / 3**0.5, 0.2 + 4.303 * 0.1 / 3**0.5))
-    assert row["items_interval"] == pytest.approx((0.2 - 0.1 / 3**0.5, 0.2 + 0.1 / 3**0.5))
-    assert row["holds"] is False  # t with two degrees of freedom is wide
-    with pytest.raises(ValueError, match="no readable tables.json"):
-        tables.over_seeds([tmp_path])
-
-
-def test_row_tables_show_the_mean_and_each_run(tmp_path):
-    for seed, accuracy in enumerate((0.4, 0.6)):
-        folder = tmp_path / str(seed) / "search"
-        folder.mkdir(parents=True)
-        row = {"method": "plain sampling", "accuracy": accuracy, "policy_tokens": 100 + seed, "judge_tokens": 0}
-        (folder / "metrics.json").write_text(json.dumps({"rows": [row]}))
-    (table,) = tables.row_tables([tmp_path / "0", tmp_path / "1"])
-    head, rule, row = table.splitlines()
-    assert row == "| plain sampling | 0.50 (0.40 0.60) | 100 (100 101) | 0 (0 0) |"
-    assert head.count("|") == rule.count("|") == row.count("|")
-    assert tables.row_tables([tmp_path]) == []
-
-
-def test_one_run_shows_intervals_and_parts(tmp_path):
-    names = ("f1", "f1_by_answer", "accuracy_error", "accuracy_correct", "balanced_accuracy", "unparseable", "tokens_per_step")
-    figures = dict.fromkeys(names, 0.5) | {"interval": [0.4, 0.6], "interval_by_answer": [0.3, 0.7]}
-    row = {"name": "judge", "labels_used": 9, **figures, "by_part": {"gsm8k": figures | {"f1": 0.55}}}
-    (tmp_path / "evaluate").mkdir()
-    (tmp_path / "evaluate" / "metrics.json").write_text(json.dumps({"rows": [row]}))
-    whole, part = tables.row_tables([tmp_path])
-    assert "| judge | 9 | 0.50 [0.40, 0.60] | 0.50 [0.30, 0.70] | 0.50 |" in whole
-    assert part.startswith("| gsm8k | F1 |") and "| judge | 0.55 [0.40, 0.60] |" in part
-
-
-def test_an_unfinished_run_shows_its_rows_without_claims(tmp_path, monkeypatch, capsys):
-    (tmp_path / "annotate").mkdir()
-    row = {"rule": "abs_q", "m": 4, "balanced_agreement": 0.9}
-    row |= {"exact_positive_called_positive": 0.95, "exact_negative_called_negative": 0.85}
-    (tmp_path / "annotate" / "metrics.json").write_text(json.dumps({"agreement": [row]}))
-    monkeypatch.setattr("sys.argv", ["claims", str(tmp_path)])
-    tables.main()
-    shown = capsys.readouterr().out
-    assert "| abs_q | 4 | 0.90 | 0.95 | 0.85 |" in shown and "claim" not in shown
-    monkeypatch.setattr("sys.argv", ["claims", str(tmp_path / "nothing")])
-    with pytest.raises(SystemExit):
-        tables.main()
-    assert "no readable tables.json" in capsys.readouterr().err
-
-
-def test_an_empty_run_has_all_claims_untested(tmp_path):
-    found = claims.collect_claims(Run(Recipe(), tmp_path / "r"))
-    assert [c.id for c in found] == list(claims.CLAIMS) and all(c.holds is None and c.measured is None for c in found)

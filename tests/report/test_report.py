@@ -1,191 +1,30 @@
-"""The report on synthetic run folders: a full one, an empty one, and hostile text."""
+"""The page of a run: the committed runs as the stages wrote them, runs with missing files, and hostile text."""
 
+import itertools
 import json
 import re
+import shutil
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from minisw.report import columns
 from minisw.report.charts import bar_chart, line_chart, ticks
 from minisw.report.html import duration, element, interval, number
-from minisw.report.page import table, write_report
-from minisw.report.sections import SECTIONS
+from minisw.report.page import claims_table, write_report, write_results
+from minisw.report.sections import CURVES, SECTIONS
 
+ROOT = Path(__file__).resolve().parents[2]
+SEED_0, GSM8K = ROOT / "data" / "results" / "tiny" / "seed-0", ROOT / "data" / "results" / "gsm8k-0.5b"
+FILES = [section.file for section in SECTIONS]
 EVIL = "<script>alert('x')</script> & \"quoted\""
-CHUNKS = ("First, 2 < 3 & so\r\n", "  then   3·4 = 12.\n\n", f"{EVIL}\n", "\n\tThe answer is 12.")
-RULES = ("abs_q", "rel_effective", "rel_ratio")
-TRIES = (  # (position, text, verdict, kept)
-    (0, "Start with 6.\n", True, True),
-    (1, "6 + 7 = 12\n", False, False),
-    (1, "6 + 7 = 14\n", None, False),
-    (1, "6 + 7 = 13\n", True, True),
-    (2, f"Answer {EVIL}", False, True),
-)
 
 
-def training(steps: int, gain: float) -> list[dict]:
-    return [
-        {
-            "step": k + 1,
-            "reward": 0.5 + gain * k / steps,
-            "frac_reward_zero_std": 0.2 + 0.3 * k / steps,
-            "entropy": 0.6 - 0.4 * k / steps,
-            "completions/mean_length": 90 - 20 * k / steps,
-            "loss": 0.01,
-        }
-        for k in range(steps)
-    ]
-
-
-def full_run() -> dict[str, object]:
-    """Every file of a run folder, by its path there."""
-    return {
-        "claims.json": [
-            {
-                "id": "f1",
-                "claim": f"The judge beats the classifier {EVIL}",
-                "source": "StepWiser Table 5",
-                "paper": 12.1,
-                "measured": 0.2345,
-                "interval": [0.101, 0.35],
-                "baseline": "classifier",
-                "holds": True,
-            },
-            {
-                "id": "reset",
-                "claim": "Chunk-reset [bold]helps[/bold]",
-                "source": "StepWiser Table 7",
-                "paper": 5.7,
-                "measured": -0.01,
-                "interval": [-0.05, 0.03],
-                "baseline": "no search",
-                "holds": False,
-            },
-            {
-                "id": "select",
-                "claim": "Selection helps",
-                "source": "StepWiser Table 8",
-                "paper": None,
-                "measured": None,
-                "interval": None,
-                "baseline": "",
-                "holds": None,
-            },
-        ],
-        "run.json": {
-            "preset": "tiny",
-            "seed": 7,
-            "versions": {"torch": "2.9.1", "python": "3.11.7"},
-            "hardware": {"cpu": "AMD EPYC 7B13", "cores": 2, "gpu": None, "memory_gb": 23.4},
-            "stages": {"segment": {"seconds": 61.2, "tokens": 120345}, "judge": {"seconds": 3720.0, "tokens": 998001}},
-            "seconds": 3999.0,
-            "peak_memory_gb": 3.21,
-            "recipe": {"preset": "tiny", "judge": {"lr": 1e-06, "steps": 40}},
-        },
-        "segment/metrics.json": {
-            "base": {
-                "accuracy": 0.61,
-                "interval": [0.57, 0.65],
-                "chunks": 9.6,
-                "tokens": 120.2,
-                "newline_chunks": 9.6,
-                "blank_line_chunks": 4.1,
-            },
-            "policy": {"accuracy": 0.6, "interval": [0.56, 0.64], "chunks": 6.0, "tokens": 131.0, "format_kept": 0.98},
-            "ratio": 0.625,
-            "teacher": "rules",
-        },
-        "annotate/metrics.json": {
-            "rules": [{"rule": rule, "positives": share} for rule, share in zip(RULES, (0.702, 0.61, 0.565), strict=True)],
-            "agreement": [
-                {"rule": rule, "m": m, "agreement": 0.6 + 0.02 * m**0.5 * (k + 1), "balanced_agreement": 0.5 + 0.02 * m**0.5 * k}
-                for k, rule in enumerate(RULES)
-                for m in (16, 8, 4, 2, 1)
-            ],
-            "solutions": 500,
-            "steps": 3210,
-            "exact_positive": 0.643,
-            "mistakes": {"wrong sum": 120, "skipped a step": 45, "copied wrongly": 12},
-        },
-        "judge/metrics.json": {
-            "grpo": training(40, 0.3),
-            "tenth": training(40, 0.15),
-            "format": {"examples": 64, "well_formed": 0.97, "validation": {"f1": 0.31}},
-        },
-        "evaluate/metrics.json": {
-            "items": 300,
-            "with_error": 150,
-            "rows": [
-                {
-                    "name": name,
-                    "labels_used": labels,
-                    "f1": f1,
-                    "interval": [f1 - 0.05, f1 + 0.04],
-                    "accuracy_error": f1 - 0.1,
-                    "accuracy_correct": f1 + 0.1,
-                    "unparseable": 0.01,
-                    "balanced_accuracy": balanced,
-                    "tokens_per_step": tokens,
-                }
-                for name, labels, f1, balanced, tokens in (
-                    ("generative judge, GRPO", 600, 0.62, 0.81, 71.0),
-                    ("generative judge, a tenth", 60, 0.48, 0.7, 75.0),
-                    ("classifier", 600, 0.41, 0.68, 1.0),
-                    ("untrained judge", 0, 0.22, 0.55, 66.0),
-                    ("always Positive", 0, 0.05, None, 0.0),
-                )
-            ],
-        },
-        "search/metrics.json": {
-            "difference": {"measured": 0.052, "interval": [0.01, 0.094]},
-            "rows": [
-                {
-                    "method": method,
-                    "accuracy": share,
-                    "interval": [share - 0.06, share + 0.05],
-                    "policy_tokens": 130 * cost,
-                    "judge_tokens": judge,
-                    "rejected_tokens": judge // 2,
-                    "tokens": 130 * cost + judge,
-                }
-                for method, share, cost, judge in (
-                    ("no search", 0.45, 1, 0),
-                    ("chunk-reset, judge", 0.52, 2, 900),
-                    ("majority vote, same tokens", 0.55, 8, 0),
-                    ("random rejection", 0.44, 2, 0),
-                )
-            ],
-        },
-        "evaluate/showcase.json": [
-            {
-                "question": f"How much is 3·4? {EVIL}",
-                "correct": correct,
-                "chunks": [
-                    {
-                        "text": text,
-                        "verdict": verdict,
-                        "label": label,
-                        "p_positive": 0.83,
-                        "analysis": f"Goal: {EVIL}\n\\boxed{{Positive}}",
-                    }
-                    for text, verdict, label in zip(CHUNKS, (True, False, None, True), (True, True, None, False), strict=True)
-                ],
-            }
-            for correct in (True, False, True)
-        ],
-        "search/trace.json": {
-            "question": "What is 6 + 7?",
-            "answer": "13",
-            "given": None,
-            "correct": False,
-            "tries": [
-                {"position": position, "try": count, "text": text, "verdict": verdict, "analysis": EVIL, "kept": kept}
-                for count, (position, text, verdict, kept) in enumerate(TRIES)
-            ],
-        },
-    }
+def load(folder, file):
+    return json.loads((folder / file).read_text(encoding="utf-8"))
 
 
 def written(folder: Path, files: dict[str, object]) -> str:
@@ -196,6 +35,11 @@ def written(folder: Path, files: dict[str, object]) -> str:
     path = write_report(folder)
     assert path == folder / "report.html" and not list(folder.rglob("*.part"))
     return path.read_bytes().decode("utf-8")
+
+
+def run_files(folder: Path = SEED_0) -> dict[str, object]:
+    """Every file of a committed run that the page reads, by its path there."""
+    return {file: load(folder, file) for file in FILES if (folder / file).exists()}
 
 
 class Tree(HTMLParser):
@@ -232,64 +76,121 @@ class Tree(HTMLParser):
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> str:
-    return written(tmp_path, full_run())
+def seed_0(tmp_path) -> str:
+    return written(tmp_path, run_files())
 
 
-def test_full_run_has_every_section_and_its_numbers(full):
-    page = Tree(full)
-    assert page.find("h1")[0][2] == page.find("title")[0][2] == "minisw: tiny, seed 7"
-    header = page.find("header")[0][2]
-    assert "1 of 2 tested claims hold · 1 h 6 min · AMD EPYC 7B13, 2 cores, no GPU, 23.4 GB memory" in header
-    assert [a["id"] for _, a, _ in page.find("section")] == [
+@pytest.fixture
+def hostile(tmp_path) -> str:
+    """A page whose every text from a model or a file is an attack."""
+    return written(tmp_path, _poisoned(run_files()))
+
+
+def _poisoned(value, key=""):
+    if isinstance(value, dict):
+        return {k: _poisoned(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_poisoned(v, key) for v in value]
+    texts = ("text", "analysis", "question", "claim", "source", "baseline", "name", "method", "given", "cpu", "torch", "preset")
+    return f"{EVIL}\r\n" if isinstance(value, str) and key in texts else value
+
+
+def test_a_committed_run_has_every_section(seed_0):
+    page = Tree(seed_0)
+    assert page.find("h1")[0][2] == page.find("title")[0][2] == "minisw: tiny, seed 0"
+    assert "5 of 8 tested claims hold · 7 min 12 s · AMD EPYC, 2 cores, no GPU, 23.5 GB memory" in page.find("header")[0][2]
+    assert [a["id"] for _, a, _ in page.find("section")] == [s.id for s in SECTIONS] == [
         "claims",
         "segment",
         "annotate",
-        "judge",
+        "judges",
         "evaluate",
         "search",
         "solutions",
         "trace",
         "run",
     ]
-    assert "not run yet" not in full
-    for section, seen in {
-        "claims": "0.234 [0.101, 0.35]",
-        "segment": "×0.625",
-        "annotate": "rel_ratio: M 16, 0.84",
-        "judge": "validation / f1",
-        "evaluate": "0.62 [0.57, 0.66]",
-        "search": "+0.052",
-        "run": '"lr": 1e-06',
+    assert "not run yet" not in seed_0
+    for section in SECTIONS:
+        assert section.introduction in page.section(section.id)
+
+
+def test_every_row_of_a_table_is_shown_as_in_the_markdown(seed_0):
+    page = Tree(seed_0)
+    for section, wanted, rows in (
+        ("evaluate", columns.JUDGE, load(SEED_0, "evaluate/metrics.json")["rows"]),
+        ("search", columns.SEARCH, load(SEED_0, "search/metrics.json")["rows"]),
+        ("annotate", columns.AGREEMENT, load(SEED_0, "annotate/metrics.json")["agreement"]),
+        ("judges", columns.SWEEP, load(SEED_0, "judges/metrics.json")["discriminative"]["sweep"]),
+    ):
+        shown = [c for c in columns.used(wanted, rows) if c.key != "f1_pooled"]
+        for row in rows:
+            assert "".join(columns.cell(column, [row]) for column in shown) in page.section(section)
+        assert all(c.title in page.section(section) and c.meaning in page.section(section) for c in shown)
+
+
+def test_numbers_of_a_committed_run(seed_0):
+    page = Tree(seed_0)
+    for section, shown in {
+        "claims": "+0.464 [+0.322, +0.618]",
+        "segment": "0.616",
+        "annotate": "rel_ratio: M 8, 0.848",
+        "judges": "rejection_sampled452–678557stepwiser452",
+        "evaluate": "0.71 [0.61, 0.80]0.720.820.63",  # F1, F1 by answer, the two accuracies of StepWiser's row
+        "search": "chunk-reset minus plain sampling+0.343 [+0.250, +0.428]",
+        "run": "judges3 min 17 s",
     }.items():
-        assert seen in page.section(section), section
-    assert [text for _, _, text in page.find("span", "badge")][:3] == ["✓ holds", "✗ does not hold", "– not tested"]
-    assert full.count("<polyline") == 3 + 3 + 4 * 2  # two charts of three rules, four charts of two trainings
+        assert shown in page.section(section), section
+    assert "110 solutions, 61 of them with an error." in page.section("evaluate")
+    assert "StepWiser minus RS-FT" in page.section("evaluate") and '"lr": 0.0001' in page.section("run")
+    # two charts of three rules, and four of two GRPO trainings; the curves of RS-FT are not in the committed files
+    assert seed_0.count("<polyline") == 2 * 3 + len(CURVES) * 2
 
 
-@pytest.mark.parametrize("files", [{}, {name: type(value)() for name, value in full_run().items()}])
-def test_empty_run_says_so_in_every_section(tmp_path, files):
-    page = Tree(written(tmp_path, files))
+def test_several_parts_are_shown_with_both_averages(tmp_path):
+    page = Tree(written(tmp_path, run_files(GSM8K)))
+    section = page.section("evaluate")
+    assert "gsm8k only" in section and "math only" in section and "F1 pooled" in section and "F1 by answer" in section
+    assert "Differences are of the F1 pooled" in section
+    assert "F1 pooled" not in Tree(written(tmp_path, run_files())).section("evaluate")
+
+
+def test_every_chart_and_every_numeric_column_has_a_sentence(seed_0):
+    assert len(Tree(seed_0).find("figure")) == len([text for _, _, text in Tree(seed_0).find("figcaption") if text.endswith(".")])
+    lists = [value for value in vars(columns).values() if isinstance(value, tuple) and isinstance(value[0], columns.Column)]
+    assert len(lists) >= 10
+    for column in itertools.chain(*lists):
+        assert column.meaning.endswith(".") or column.format is columns.text or column.key == "lr", column
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_an_empty_run_says_so_in_every_section(tmp_path, empty):
+    page = Tree(written(tmp_path, {name: type(value)() for name, value in run_files().items()} if empty else {}))
     assert len(page.find("p", "missing")) == len(SECTIONS)
-    assert page.find("h1")[0][2] == f"minisw: {tmp_path.name}"
-    assert "no claims yet" in page.find("header")[0][2]
+    assert page.find("h1")[0][2] == f"minisw: {tmp_path.name}" and "no claims yet" in page.find("header")[0][2]
 
 
-@pytest.mark.parametrize("missing", sorted(full_run()))
+@pytest.mark.parametrize("missing", FILES)
 def test_any_one_file_may_be_missing(tmp_path, missing):
-    page = Tree(written(tmp_path, {name: value for name, value in full_run().items() if name != missing}))
+    page = Tree(written(tmp_path, {name: value for name, value in run_files().items() if name != missing}))
     assert [section.file for section in SECTIONS if "not run yet" in page.section(section.id)] == [missing]
 
 
-def test_numbers_that_are_not_there_leave_a_dash_or_no_chart(tmp_path):
+def test_missing_numbers_leave_a_dash_or_no_chart(tmp_path):
     files = {
-        "judge/metrics.json": {"grpo": [], "tenth": [], "format": {"f1": float("nan")}},
+        "judges/metrics.json": {"stepwiser": {"curve": []}, "discriminative": {"labels": float("nan")}},
         "annotate/metrics.json": {"rules": [], "agreement": [], "exact_positive": None, "mistakes": {}},
-        "evaluate/metrics.json": {"rows": [{"name": "judge", "f1": None, "interval": None}]},
+        "evaluate/metrics.json": {"rows": [{"id": "judge", "name": "judge", "f1": None, "interval": None}]},
         "search/metrics.json": {"rows": [{"method": "vote", "accuracy": 0.5, "interval": None}]},
     }
-    text = written(tmp_path, files)
-    assert "nan" not in text.lower() and text.count("<rect") == 1 and "<polyline" not in text
+    page = written(tmp_path, files)
+    assert "nan" not in page.lower() and page.count("<rect") == 1 and "<polyline" not in page
+
+
+def test_sft_curves_are_drawn_where_they_are_known(tmp_path):
+    curve = [{"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.4}]
+    page = Tree(written(tmp_path, {"judges/metrics.json": {"rejection_sampled": {"labels": 8, "curve": curve}}}))
+    assert "SFT loss" in page.section("judges") and "rejection_sampled: step 2, 0.4" in page.section("judges")
 
 
 def test_a_broken_file_is_named(tmp_path):
@@ -299,43 +200,72 @@ def test_a_broken_file_is_named(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_text_of_a_model_never_becomes_markup(full):
-    assert "<script" not in full.lower() and "alert(&#x27;x&#x27;)" in full
-    page = Tree(full)
-    for section in ("claims", "solutions", "trace"):
+def test_results_are_made_again_from_the_metrics(tmp_path):
+    shutil.copytree(SEED_0, tmp_path / "run")
+    for name in ("claims.json", "report.html"):
+        (tmp_path / "run" / name).unlink()
+    assert write_results(tmp_path / "run") == tmp_path / "run" / "report.html"
+    for name in ("claims.json", "report.html"):
+        assert (tmp_path / "run" / name).read_bytes() == (SEED_0 / name).read_bytes(), "python -m minisw.report --write"
+
+
+def test_text_of_a_model_never_becomes_markup(hostile):
+    assert "<script" not in hostile.lower() and "alert(&#x27;x&#x27;)" in hostile
+    page = Tree(hostile)
+    for section in ("claims", "evaluate", "search", "solutions", "trace", "run"):
         assert EVIL in page.section(section), section
+    assert page.find("title")[0][2].startswith(f"minisw: {EVIL}")
 
 
-def test_nothing_is_loaded(full):
-    page = Tree(full)
+def test_nothing_is_loaded(seed_0):
+    page = Tree(seed_0)
     links = [value for _, attributes, _ in page.all for name, value in attributes.items() if name in ("src", "href")]
     assert links and all(link.startswith("#") or link == "data:," for link in links)
-    assert not re.search(r"https?://|url\(|@import", full)
+    assert not re.search(r"https?://|url\(|@import", seed_0)
     policy = next(a["content"] for _, a, _ in page.find("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
 
 
-def test_chunks_rejoin_exactly_and_carry_their_verdicts(full):
-    page = Tree(full)
-    texts = [text for _, _, text in page.find("span", "text")]
-    assert texts[: len(CHUNKS)] == list(CHUNKS)
-    assert "\r" not in full  # a browser would read it back as a line feed
-    kinds = [a["class"].split()[1] for _, a, _ in page.find("details", "step")]
-    assert kinds[:4] == ["good", "bad", "none", "good"]
-    summaries = [text for _, _, text in page.find("summary")][:4]
-    for summary, words in zip(summaries, ("✓ Positive", "✗ Negative", "? no verdict", "✓ Positive"), strict=True):
-        assert summary.startswith(words)
-    marks = ["≠" in summary for summary in summaries]
-    assert marks == [False, True, False, True] and "exact:" not in summaries[2]
-    assert "white-space: pre-wrap" in next(line for line in full.splitlines() if line.startswith(".question, .text"))
+def test_the_style_sheet_is_a_file_of_the_package(seed_0):
+    style = (ROOT / "minisw" / "report" / "style.css").read_text(encoding="utf-8")
+    assert Tree(seed_0).find("style")[0][2].strip() == style.strip() and ".question, .text" in style
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    assert "style.css" in data["minisw.report"]
 
 
-def test_trace_strikes_out_exactly_what_was_thrown_away(full):
-    page = Tree(full)
-    assert [text for _, _, text in page.find("del")] == [text for _, text, _, kept in TRIES if not kept]
-    assert [text for _, _, text in page.find("div", "turn")] == ["Chunk 1", "Chunk 2", "Chunk 3"]
-    trace = page.section("trace")
-    assert "try 3, kept" in trace and "given: no answer, right: 13" in trace and "✗ wrong answer" in trace
+def test_chunks_rejoin_exactly_and_carry_their_verdicts(tmp_path):
+    chunks = ("First, 2 < 3 & so\r\n", "  then   3·4 = 12.\n\n", f"{EVIL}\n", "\n\tThe answer is 12.")
+    verdicts, labels = (True, False, None, True), (True, True, None, False)
+    solution = {"question": "How much is 3·4?", "correct": False, "chunks": []}
+    for chunk, verdict, label in zip(chunks, verdicts, labels, strict=True):
+        judgment = {"verdict": verdict, "label": label, "p_positive": 0.83, "analysis": "Goal: 12."}
+        solution["chunks"].append({"text": chunk, **judgment})
+    text = written(tmp_path, {"evaluate/showcase.json": [solution]})
+    page = Tree(text)
+    assert [t for _, _, t in page.find("span", "text")] == list(chunks)
+    assert "\r" not in text  # a browser would read it back as a line feed
+    assert [a["class"].split()[1] for _, a, _ in page.find("details", "step")] == ["good", "bad", "none", "good"]
+    summaries = [t for _, _, t in page.find("summary")]
+    for summary, words in zip(summaries, ("✓ Positive", "✗ Negative", "? unreadable", "✓ Positive"), strict=True):
+        assert summary.startswith(words) and "P(Positive) 0.83" in summary
+    assert ["≠" in summary for summary in summaries] == [False, True, False, True]
+    assert "label: right" in summaries[1] and "label:" not in summaries[2] and "label: wrong" in summaries[3]
+    assert "✗ wrong answer" in page.section("solutions") and page.section("solutions").count("Goal: 12.") == 4
+
+
+def test_the_showcase_of_a_committed_run_is_shown_whole(seed_0):
+    shown = [text for _, _, text in Tree(seed_0).find("span", "text")]
+    chunks = [chunk["text"] for solution in load(SEED_0, "evaluate/showcase.json") for chunk in solution["chunks"]]
+    assert shown[: len(chunks)] == chunks and len(chunks) == 19
+
+
+def test_the_trace_strikes_out_exactly_what_was_discarded(seed_0):
+    page, trace = Tree(seed_0), load(SEED_0, "search/trace.json")
+    assert [text for _, _, text in page.find("del")] == [t["text"] for t in trace["tries"] if not t["kept"]] != []
+    assert [text for _, _, text in page.find("div", "turn")] == [f"Chunk {i}" for i in range(1, 8)]
+    section = page.section("trace")
+    assert section.count("try 5, kept") == 3 and section.count(", discarded") == 12 and "try 1, discarded" in section
+    assert "✓ right answer answer given: 51, right answer: 51" in section
 
 
 def percent(value: str) -> float:
@@ -392,7 +322,6 @@ def test_numbers():
         "1,234,567",
         "–",
     ]
-    assert [number(v, signed=True) for v in (0.05, -0.05, 0.0, 3)] == ["+0.05", "−0.05", "0", "+3"]
     assert interval(0.5, [0.4, 0.6]) == "0.5 [0.4, 0.6]" and interval(0.5, None) == "0.5" and interval(None, None) == "–"
     assert [duration(s) for s in (0.25, 59.96, 200, 7500, None)] == ["0.25 s", "1 min 0 s", "3 min 20 s", "2 h 5 min", "–"]
 
@@ -401,13 +330,26 @@ def test_elements_escape_children_and_attributes():
     assert element("p", "<b>", element("i", "&"), None, class_='"x"') == '<p class="&quot;x&quot;">&lt;b&gt;<i>&amp;</i></p>'
 
 
-def test_terminal_table_shows_claims_as_they_are():
-    console = Console(width=200, no_color=True)
+def test_the_terminal_table_shows_claims_as_they_are():
+    claims = load(SEED_0, "claims.json")
+    claims[0] |= {"claim": f"Chunks [bold]fewer[/bold] {EVIL}"}
+    console = Console(width=300, no_color=True)
     with console.capture() as capture:
-        console.print(table(full_run()["claims.json"]))
-    lines = capture.get().splitlines()
-    assert "measured [95% interval]" in lines[1]
-    rows = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in lines if "StepWiser Table" in line]
-    assert rows[0] == [f"The judge beats the classifier {EVIL}", "StepWiser Table 5", "12.1", "0.234 [0.101, 0.35]", "✓ holds"]
-    assert rows[1] == ["Chunk-reset [bold]helps[/bold]", "StepWiser Table 7", "5.7", "−0.01 [−0.05, 0.03]", "✗ does not hold"]
-    assert rows[2][2:] == ["–", "–", "– not tested"]
+        console.print(claims_table(claims))
+    rows = [[c.strip() for c in line.strip("│┃ ").split("│")] for line in capture.get().splitlines() if line.startswith("│")]
+    assert rows[0][0] == f"Chunks [bold]fewer[/bold] {EVIL}" and rows[0][2:] == ["0.625", "0.616 [0.598, 0.633]", "✓ holds"]
+    assert rows[1][2:] == ["+0.005", "−0.055 [−0.135, +0.025]", "~ not settled"]
+    assert rows[5][2:] == ["(+0.090)", "+0.053 [−0.110, +0.219]", "~ not settled"]
+    assert len(rows) == len(claims)
+
+
+def test_cells():
+    column = columns.Column("x", "x", columns.share, "What.", "i")
+    assert columns.cell(column, [{"x": 0.5, "i": [0.4, 0.6]}]) == "0.50 [0.40, 0.60]"
+    assert columns.cell(column, [{"x": 0.5}]) == "0.50" and columns.cell(column, [{}]) == "–"
+    assert columns.cell(column, [{"x": None, "i": [0, 1]}]) == columns.cell(column, [{"x": float("nan")}]) == "–"
+    assert columns.cell(column, [{"x": 0.5}, {"x": 0.7}]) == "0.60 (0.50 0.70)"
+    assert columns.cell(column, [{"x": 0.5}] * 2) == "0.50"
+    assert columns.cell(column, [{"x": 0.5}, {}]) == "0.50 (0.50 –)" and columns.cell(column, [{}, {}]) == "–"
+    assert [columns.difference(v) for v in (0.05, -0.05, 0.0, None)] == ["+0.050", "−0.050", "+0.000", "–"]
+    assert columns.count(1234.6) == "1,235" and columns.one_digit(5.82) == "5.8" and columns.text(None) == "–"
