@@ -1,7 +1,8 @@
 """Fakes for tests that run a stage or a library function without a model.
 
-`FakeLM` has one token per character, so that token ids can be read as text. `FakeSampler` answers from a script and records
-every call, with the adapter that was active. `fake_run` is a real `Run` (recipe, folder, seeds) around the two.
+`FakeLM` has one token per character, so that budgets are easy to count; with `merging_tokenizer()` it is a BPE that merges across
+tags. `FakeSampler` answers from a script and records every call, with the adapter that was active. `fake_run` is a real `Run`
+(recipe, folder, seeds) around the two.
 
     sampler = FakeSampler(lm, lambda text, sample: "<chunk>…</chunk>")
     run = fake_run(tmp_path / "run", recipe, task, sampler)
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from rich.console import Console
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from minisw.engine.requests import Completion, Request, Sampling
 from minisw.problems import Task
@@ -31,6 +33,7 @@ from minisw.runs import Run
 EOS = 0  # the end token; FakeLM.decode drops it
 CUT = "(cut off)"  # a scripted reply that ends with this is not finished; the mark itself is dropped
 ASK, REPLY = "<user>", "<reply>"  # around the user message in FakeLM.chat
+UNSET = "unset"  # FakeLM.active outside of `using`: code that samples there forgot to choose an adapter
 
 PROMPTS = Prompts(
     solve="SOLVE {question}",
@@ -42,19 +45,34 @@ PROMPTS = Prompts(
 )
 
 
-class FakeLM:
-    """Stands in for LanguageModel: one token per character; `active` is the adapter in use (None: the base)."""
+def merging_tokenizer() -> Tokenizer:
+    """A small byte-level BPE with a token `><`: `</chunk><chunk>` has fewer tokens than `</chunk>` and `<chunk>` apart."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(["<chunk>1+2=3.</chunk><chunk>3+4=7.</chunk>"] * 20, trainer)
+    return tokenizer
 
-    def __init__(self, *adapters: str):
+
+class FakeLM:
+    """Stands in for LanguageModel: one token per character, or the given tokenizer (whose token 0 is the end token).
+
+    `active` is the adapter in use: None for the base, UNSET outside of `using`.
+    """
+
+    def __init__(self, *adapters: str, tokenizer: Tokenizer | None = None):
         self.adapters: list[str] = list(adapters)
-        self.active: str | None = "unset"  # code that samples without `using` is found by this
+        self.active: str | None = UNSET
         self.tokenizer = SimpleNamespace(eos_token_id=EOS, pad_token_id=EOS)
+        self._bpe = tokenizer
 
     def encode(self, text: str) -> list[int]:
-        return [ord(character) for character in text]
+        return self._bpe.encode(text).ids if self._bpe else [ord(character) for character in text]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(chr(i) for i in ids if i != EOS)
+        return self._bpe.decode(list(ids)) if self._bpe else "".join(chr(i) for i in ids if i != EOS)
 
     def chat(self, user: str, reply: str = "") -> list[int]:
         return self.encode(f"{ASK}{user}{REPLY}{reply}")

@@ -85,7 +85,7 @@ def test_the_majority_of_readable_verdicts_counts(verdicts, expected):
 
 
 def test_the_reward_is_one_for_an_analysis_and_the_verdict_of_its_own_step():
-    steps = [LabelledStep("p", "?", (), "a", True), LabelledStep("p", "?", ("a",), "b", False), LabelledStep("q", "?", (), "c", True)]
+    steps = [LabelledStep("p", "?", (), "step", label) for label in (True, False, True)]
     reward = verdict_reward(steps)
     assert [reward(i, RIGHT) for i in range(3)] == [1.0, 0.0, 1.0]
     assert [reward(i, WRONG) for i in range(3)] == [0.0, 1.0, 0.0]
