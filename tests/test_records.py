@@ -1,4 +1,4 @@
-"""JSON Lines in and out."""
+"""Records, and JSON Lines that are read and written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from minisw.records import (
     Judgment,
     LabelledStep,
     Problem,
+    Proposal,
     Solution,
+    Try,
     read_jsonl,
     write_json,
     write_jsonl,
@@ -37,14 +39,16 @@ SAMPLES = [
     Judgment(None, ODD, 0.25, 0.75, 9),
     Judgment(True),
     Answer("p1", "chunk-reset", None, False, 10, 20, 3),
+    Proposal(ODD, True, False, 8),
+    Try("p1", 2, 1, ODD, None, "why", False, 8, 9),
     Claim("c1", ODD, "Table 1", None, 0.1, (0.05, 0.15), "classifier", "holds"),
     Claim("c2", "x", "§4", 1.5, None, None, "", "not tested", False),
 ]
 KINDS = {kind for _, kind in inspect.getmembers(records, dataclasses.is_dataclass)}
 
 
-def test_samples_hold_every_record() -> None:
-    assert {type(sample) for sample in SAMPLES} == KINDS, "a new record: add a sample of it"
+def test_every_record_has_a_sample() -> None:
+    assert {type(sample) for sample in SAMPLES} == KINDS, "there is a new record: add a sample of it"
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS, key=lambda kind: kind.__name__))
@@ -54,7 +58,7 @@ def test_round_trip(kind: type, tmp_path: Path) -> None:
     write_jsonl(path, some)
     back = read_jsonl(path, kind)
     assert back == some
-    assert [hash(record) for record in back] == [hash(record) for record in some]  # tuples all the way down, no list
+    assert [hash(record) for record in back] == [hash(record) for record in some]  # nested tuples, no lists
     assert len(path.read_bytes().splitlines()) == len(some)
 
 
@@ -88,7 +92,7 @@ def test_empty_file(tmp_path: Path) -> None:
         '{"problem_id": "p", "method": "m"}',
     ],
 )
-def test_malformed_line_is_named(line: str, tmp_path: Path) -> None:
+def test_a_malformed_line_is_reported_with_its_number(line: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(f"{records.to_json(SAMPLES[0])}\n{line}\n{records.to_json(SAMPLES[1])}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"bad\.jsonl:2: ") as caught:
@@ -96,7 +100,7 @@ def test_malformed_line_is_named(line: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_half_a_line_is_named(tmp_path: Path) -> None:
+def test_a_truncated_line_is_reported_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "half.jsonl"
     write_jsonl(path, SAMPLES[:2])
     path.write_bytes(path.read_bytes()[:-9])
@@ -104,7 +108,7 @@ def test_half_a_line_is_named(tmp_path: Path) -> None:
         read_jsonl(path, Problem)
 
 
-def test_other_encodings_are_named(tmp_path: Path) -> None:
+def test_another_encoding_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "latin.jsonl"
     write_jsonl(path, SAMPLES[:2])
     path.write_bytes(path.read_bytes() + '{"id": "p", "question": "ü", "answer": "1"}\n'.encode("latin-1"))
@@ -112,7 +116,7 @@ def test_other_encodings_are_named(tmp_path: Path) -> None:
         read_jsonl(path, Problem)
 
 
-def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "records.jsonl"
     write_jsonl(path, SAMPLES[:1])
 
@@ -126,20 +130,31 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         write_jsonl(path, broken())
     assert read_jsonl(path, Problem) == SAMPLES[:1]
-    for step in ("fsync", "replace"):  # killed while it writes, and just before the new file is put in place
+    for step in ("fsync", "replace"):  # interrupted while writing, and just before the rename
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(os, step, fail)
             write_jsonl(path, SAMPLES[:2])
         assert read_jsonl(path, Problem) == SAMPLES[:1]
-    write_jsonl(path, SAMPLES[:2])  # what an interrupted write left behind is in nobody's way
+    write_jsonl(path, SAMPLES[:2])  # the remains of an interrupted write do no harm
     assert read_jsonl(path, Problem) == SAMPLES[:2]
     assert [file.name for file in tmp_path.iterdir()] == ["records.jsonl"]
 
 
-def test_write_json_is_whole(tmp_path: Path) -> None:
+def test_write_json_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     write_json(path, {"a": [1, None, "ü"]})
     assert path.read_text(encoding="utf-8").endswith("\n")
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert "ü" in path.read_text(encoding="utf-8")
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        write_jsonl(tmp_path / f"{rank}.jsonl", SAMPLES[:1])
+    assert [file.name for file in tmp_path.iterdir()] == ["0.jsonl"]
+
+
+def test_flat_joins_groups_in_order() -> None:
+    assert records.flat([[1, 2], [], [3]]) == [1, 2, 3]

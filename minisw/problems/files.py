@@ -49,8 +49,12 @@ def _read(file: Path) -> list[dict]:
         raise ValueError(f"{file} is damaged: {kinds[file.suffix]}; download it again") from None
 
 
+class TooFewProblems(ValueError):
+    """A split has fewer problems than a recipe needs."""
+
+
 def take(name: str, problems: list, count: int) -> list:
-    """The first `count` problems of the set called `name`. Raises ValueError if it has fewer."""
+    """The first `count` problems of the set called `name`. Raises TooFewProblems if it has fewer."""
     if len(problems) < count:
-        raise ValueError(f"{name} has {len(problems)} problems, not {count}: ask for fewer")
+        raise TooFewProblems(f"{name} has {len(problems)} problems, not {count}: ask for fewer")
     return problems[:count]
