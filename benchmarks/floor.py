@@ -21,7 +21,8 @@ from minisw.engine.machine import hardware, versions
 from minisw.engine.requests import Request, Sampling, trunks
 from minisw.engine.sampler import Sampler
 from minisw.report.charts import line_chart
-from minisw.report.html import STYLE, Html, element
+from minisw.report.html import Html, element
+from minisw.report.page import style
 
 
 def best(work, repeats: int = 7) -> float:
@@ -120,7 +121,7 @@ def main() -> None:
             line_chart(f"Seconds by {name}", {"measured": points, "in proportion": proportional(points)}, name, "Sampling alone.")
             for name, points in result["growth"].items()
         ]
-        head = element("head", Html('<meta charset="utf-8">'), element("title", "How the cost grows"), element("style", STYLE))
+        head = element("head", Html('<meta charset="utf-8">'), element("title", "How the cost grows"), element("style", style()))
         page = element("html", head, element("body", element("h1", "How the cost grows with the work"), *charts), lang="en")
         (chosen.out / "growth.html").write_text("<!doctype html>\n" + page + "\n", encoding="utf-8")
     (chosen.out / f"floor-{chosen.setting}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -53,6 +53,11 @@ def claims_table(claims: list[dict]) -> Table:
     return table
 
 
+def style() -> Html:
+    """The style sheet of every page."""
+    return Html("\n" + files("minisw.report").joinpath("style.css").read_text(encoding="utf-8"))
+
+
 def page(folder: Path) -> str:
     """The whole page as text. Raises as `write_report` does."""
     run = read_json(folder / "run.json") or {}
@@ -65,7 +70,7 @@ def page(folder: Path) -> str:
             'style-src \'unsafe-inline\'"><link rel="icon" href="data:,">'
         ),
         element("title", title),
-        element("style", Html("\n" + files("minisw.report").joinpath("style.css").read_text(encoding="utf-8"))),
+        element("style", style()),
     )
     links = element("nav", *(join(element("a", section.title, href=f"#{section.id}"), " ") for section in SECTIONS))
     sections = [_section(section, read_json(folder / section.file)) for section in SECTIONS]
