@@ -1,7 +1,7 @@
-"""Tasks: where problems come from, and all that a stage may ask of them.
+"""Tasks: sources of problems, behind one interface.
 
-A stage never knows which task it is in. It gets a `Task`, and what a task cannot offer is None: the embedded one has
-exact step labels and a rule-based teacher; real sets have neither.
+A stage gets a `Task` and does not know which one it is. What a task cannot offer is None: the embedded task has exact step
+labels and a teacher by rules; published sets have neither.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minisw import prompts
+from minisw.problems.files import TooFewProblems
 from minisw.prompts import Prompts
-from minisw.recipe import ProblemKnobs
+from minisw.recipe import ProblemKnobs, Recipe
 from minisw.records import BenchItem, Problem, Solution
 
 
@@ -21,9 +22,9 @@ from minisw.records import BenchItem, Problem, Solution
 class Task:
     """One source of problems.
 
-    `load(split, count, seed)` gives problems of "train", "validation", "test" or "hard". `teacher` cuts a text into chunks
-    by rule. `exact_labels` and `mistake_kind` measure. `bench(part, count, seed)` gives step-labelled
-    items that were not made here (ProcessBench).
+    `load(split, count, seed)` returns problems of "train", "validation", "test" or "hard"; a larger count only appends problems.
+    `teacher` segments a text by rules. `exact_labels` and `mistake_kind` are for measuring only. `bench(part, count, seed)`
+    returns published items with step labels (ProcessBench).
     """
 
     name: str
@@ -37,7 +38,7 @@ class Task:
 
 
 def load_task(knobs: ProblemKnobs) -> Task:
-    """The task that a recipe names. Raises ValueError where its data cannot be had."""
+    """The task that a recipe names. Raises ValueError if its data folder does not exist."""
     chosen = prompts.BY_NAME[knobs.prompts]
     if knobs.source == "arithmetic":
         from minisw.problems.arithmetic import rules, stories
@@ -65,14 +66,28 @@ def load_task(knobs: ProblemKnobs) -> Task:
     return Task(
         knobs.source,
         chosen,
-        functools.cache(load),  # a stage asks again for what the one before it asked for
+        functools.cache(load),  # stages load the same problems
         bench=lambda part, count, seed: processbench.load(folder, part, count, seed),
     )
 
+def training_problems(task: Task, recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
+    """The training problems of stage 1 (SFT of the policy) and those of stage 2 (annotation), which do not overlap.
+
+    Labels come from problems that SFT has not taught, because there the policy is right more often than elsewhere. The list
+    for stage 2 is empty if the labels are published ones. Raises ValueError if the task has too few problems.
+    """
+    taught = recipe.problems.train
+    annotated = recipe.annotate.problems if recipe.annotate.source == "rollouts" else 0
+    try:
+        problems = task.load("train", taught + annotated, recipe.seed)
+    except TooFewProblems as error:
+        knobs = f"--problems.train ({taught})" + (f" or --annotate.problems ({annotated})" if annotated else "")
+        raise ValueError(f"{error} for SFT and annotation together: lower {knobs}") from None
+    return problems[:taught], problems[taught:]
 
 
 def first_mistakes(task: Task, problems: dict[str, Problem], solutions: Sequence[Solution]) -> dict[str, int]:
-    """How many first mistakes there are of each kind, the commonest first (for a task with exact rules)."""
+    """The number of first mistakes of each kind, the most frequent kind first (for a task with exact labels)."""
     kinds: dict[str, int] = {}
     for s in solutions:
         labels = task.exact_labels(problems[s.problem_id], s.chunks)

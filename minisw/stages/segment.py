@@ -15,7 +15,7 @@ from minisw.chunks import chunk_statistics, split_blank_lines
 from minisw.engine.logprobs import Example
 from minisw.evaluate import stats
 from minisw.policy import POLICY, Policy
-from minisw.problems import first_mistakes
+from minisw.problems import first_mistakes, training_problems
 from minisw.records import Problem, Solution, flat, write_json
 from minisw.runs import Run
 from minisw.teacher import segmentations
@@ -29,7 +29,7 @@ def run_stage(run: Run) -> None:
     """
     knobs, task, folder = run.recipe.segment, run.task, run.folder / "segment"
     test = task.load("test", run.recipe.problems.test, run.seed)
-    train = task.load("train", run.recipe.problems.train, run.seed)
+    train, _ = training_problems(task, run.recipe)  # now, so that too few problems for stage 2 are noticed here
     base_policy = run.policy(None)
 
     base = solve(run, base_policy, "base-test", test, 1)

@@ -8,7 +8,7 @@ import pytest
 from fakes import CUT, EOS, FakeLM, FakeSampler, fake_run, fake_task, merging_tokenizer
 
 from minisw.chunks import tag
-from minisw.recipe import EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, Training
+from minisw.recipe import AnnotateKnobs, EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, Training
 from minisw.records import Problem, Solution, read_jsonl
 from minisw.stages import segment
 
@@ -19,6 +19,7 @@ RECIPE = Recipe(
     seed=3,
     problems=ProblemKnobs(train=3, test=3),
     policy=PolicyKnobs(temperature=0.6, max_text_tokens=60, max_chunks=4),
+    annotate=AnnotateKnobs(problems=1),
     segment=SegmentKnobs(teacher="prompted", samples=3, keep=2, tries=2, training=Training(lr=1e-2, epochs=2, batch=2)),
     evaluate=EvaluateKnobs(resamples=50),
 )
