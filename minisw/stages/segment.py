@@ -72,9 +72,17 @@ def right_solutions(solutions: Sequence[Solution], keep: int) -> list[Solution]:
 
 
 def segment(run: Run, base: Policy, solutions: Sequence[Solution]) -> list[Solution]:
-    """The solutions in the teacher's chunks: one record for every distinct segmentation that passes the filter."""
+    """The solutions in the teacher's chunks: one record for every distinct segmentation that passes the filter.
+
+    Segmentations with more chunks than the policy may write (`PolicyKnobs.max_chunks`) are dropped.
+    """
     offers = segmentations(base, run.task, [s.text for s in solutions], run.recipe.segment, run.seed_of("teacher"))
-    return [dataclasses.replace(s, chunks=tuple(chunks)) for s, offer in zip(solutions, offers, strict=True) for chunks in offer]
+    return [
+        dataclasses.replace(s, chunks=tuple(chunks))
+        for s, offer in zip(solutions, offers, strict=True)
+        for chunks in offer
+        if base.within_budget(chunks)
+    ]
 
 
 def train_policy(run: Run, problems: Sequence[Problem], taught: Sequence[Solution]) -> list[dict]:

@@ -142,6 +142,13 @@ def test_right_solutions_leave_out_what_was_cut_off_even_if_its_answer_is_right(
     assert [x.text for x in segment.right_solutions(solutions, 1)] == ["first", "of b"]
 
 
+def test_segmentations_with_more_chunks_than_the_policy_may_write_are_not_taught(tmp_path, trained):
+    run = make_run(tmp_path / "run", dataclasses.replace(RECIPE, policy=dataclasses.replace(RECIPE.policy, max_chunks=1)))
+    segment.run_stage(run)
+    taught = read_jsonl(run.folder / "segment" / "taught.jsonl", Solution)
+    assert len(taught) == 6 and all(len(s.chunks) == 1 for s in taught)
+
+
 def test_nothing_to_teach_is_an_error_that_names_the_knobs(tmp_path, trained):
     run = make_run(tmp_path / "run", answers=lambda text, sample: "no idea")
     with pytest.raises(ValueError, match="--problems.train.*--segment.samples.*--segment.tries") as caught:
