@@ -75,6 +75,7 @@ def test_any_other_text_after_the_chunks_breaks_the_format(tail):
         "a<chunk>b</chunk>",
         "\\boxed{1}<chunk>b</chunk>",
         "<chunk>a<chunk>b</chunk></chunk>",
+        "<chunk>a<chunk>b</chunk>",
         "<chunk>a</chunk>b<chunk>c</chunk>",
         "<chunk>a</chunk>\\boxed{1}<chunk>c</chunk>",  # the answer is not at the end
         "<chunk>a</chunk></chunk>",
@@ -117,6 +118,7 @@ def test_splits_end_a_part_where_they_should():
 def test_rejoins_wants_the_exact_text_and_no_blank_chunk():
     assert chunks.rejoins(["a ", "b"], "a b")
     assert not chunks.rejoins(["a", "b"], "a b")  # white space counts
+    assert not chunks.rejoins(["a\n", "b"], "a b")
     assert not chunks.rejoins(["a b", " "], "a b ")  # a blank chunk
     assert not chunks.rejoins(["a "], "a b")  # a beginning is not enough
     assert not chunks.rejoins([], "a")

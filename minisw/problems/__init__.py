@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minisw import prompts
+from minisw.problems.files import TooFewProblems
 from minisw.prompts import Prompts
-from minisw.recipe import ProblemKnobs
+from minisw.recipe import ProblemKnobs, Recipe
 from minisw.records import BenchItem, Problem, Solution
 
 
@@ -21,7 +22,8 @@ from minisw.records import BenchItem, Problem, Solution
 class Task:
     """One source of problems, with its prompts.
 
-    - `load(split, count, seed)`: problems of "train", "validation", "test" or, if `has_hard`, "hard"
+    - `load(split, count, seed)`: problems of "train", "validation", "test" or, if `has_hard`, "hard";
+      a larger count only appends problems
     - `teacher(text)`: the text cut into chunks by rule
     - `exact_labels(problem, chunks)` and `mistake_kind(problem, chunks, index)`: for measuring only
     - `bench(part, count, seed)`: items with published step labels (ProcessBench)
@@ -70,6 +72,21 @@ def load_task(knobs: ProblemKnobs) -> Task:
         bench=lambda part, count, seed: processbench.load(folder, part, count, seed),
     )
 
+
+def training_problems(task: Task, recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
+    """The training problems of stage 1 (SFT of the policy) and those of stage 2 (annotation), which do not overlap.
+
+    Labels come from problems that SFT has not taught, because there the policy is right more often than elsewhere. The list
+    for stage 2 is empty if the labels are published ones. Raises ValueError if the task has too few problems.
+    """
+    taught = recipe.problems.train
+    annotated = recipe.annotate.problems if recipe.annotate.source == "rollouts" else 0
+    try:
+        problems = task.load("train", taught + annotated, recipe.seed)
+    except TooFewProblems as error:
+        knobs = f"--problems.train ({taught})" + (f" or --annotate.problems ({annotated})" if annotated else "")
+        raise ValueError(f"{error} for SFT and annotation together: lower {knobs}") from None
+    return problems[:taught], problems[taught:]
 
 def first_mistakes(task: Task, problems: dict[str, Problem], solutions: Sequence[Solution]) -> dict[str, int]:
     """The number of first mistakes of each kind, the most frequent first. `problems` maps problem id to problem.

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 from minisw.evaluate import stats
 from minisw.labels import RULES, agreement, choose_solutions, label_with, until_first_negative, value_summary
-from minisw.problems import first_mistakes, step_labels
-from minisw.problems.files import TooFewProblems
+from minisw.problems import first_mistakes, step_labels, training_problems
 from minisw.recipe import AnnotateKnobs
 from minisw.records import AnnotatedSolution, Problem, Solution, flat, write_json, write_jsonl, write_text
 from minisw.runs import Run
@@ -41,7 +40,7 @@ def run_stage(run: Run) -> None:
 def annotate_problems(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution], dict]:
     """Labels from our own rollouts: questions by problem id, the annotated training solutions, and metrics."""
     knobs, task = run.recipe.annotate, run.task
-    problems = unseen_problems(run)
+    _, problems = training_problems(task, run.recipe)
     validation = task.load("validation", run.recipe.problems.validation, run.seed)
     drawn, train = annotate_split(run, "train", problems, knobs.max_solutions, right=0.25)
     # as many right as wrong solutions for validation, because the classifier's threshold is chosen on both
@@ -66,19 +65,6 @@ def annotate_problems(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution]
         metrics["mistakes"] = first_mistakes(task, by_id, drawn)
         metrics["agreement"] = agreement(train, [task.exact_labels(by_id[s.problem_id], s.chunks) for s in train], knobs)
     return {p.id: p.question for p in [*problems, *validation]}, train, metrics
-
-
-def unseen_problems(run: Run) -> list[Problem]:
-    """The training problems that follow those of stage 1: the policy is more often right on problems that SFT has taught.
-
-    Relies on `Task.load` giving the same first problems for every count. Raises ValueError if the task has too few problems.
-    """
-    taught, count = run.recipe.problems.train, run.recipe.annotate.problems
-    try:
-        return run.task.load("train", taught + count, run.seed)[taught:]
-    except TooFewProblems as error:
-        knobs = f"--annotate.problems ({count}) or --problems.train ({taught})"
-        raise ValueError(f"{error}: annotation needs problems that SFT did not use; lower {knobs}") from None
 
 
 def annotate_split(

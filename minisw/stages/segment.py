@@ -15,7 +15,7 @@ from minisw.chunks import chunk_statistics, split_blank_lines
 from minisw.engine.logprobs import Example
 from minisw.evaluate import stats
 from minisw.policy import POLICY, Policy
-from minisw.problems import first_mistakes
+from minisw.problems import first_mistakes, training_problems
 from minisw.records import Problem, Solution, flat, write_json
 from minisw.runs import Run
 from minisw.teacher import segmentations
@@ -30,7 +30,7 @@ def run_stage(run: Run) -> None:
     """
     knobs, task, folder = run.recipe.segment, run.task, run.folder / "segment"
     test = task.load("test", run.recipe.problems.test, run.seed)
-    train = task.load("train", run.recipe.problems.train, run.seed)
+    train, _ = training_problems(task, run.recipe)  # now, so that too few problems for stage 2 are noticed here
     base_policy = run.policy(None)
 
     base = solve(run, base_policy, "base-test", test, 1)
@@ -73,9 +73,17 @@ def right_solutions(solutions: Sequence[Solution], keep: int) -> list[Solution]:
 
 
 def segment(run: Run, base: Policy, solutions: Sequence[Solution]) -> list[Solution]:
-    """The solutions in the teacher's chunks: one record for every distinct segmentation that passes the filter."""
+    """The solutions in the teacher's chunks: one record for every distinct segmentation that passes the filter.
+
+    Segmentations with more chunks than the policy may write (`PolicyKnobs.max_chunks`) are dropped.
+    """
     offers = segmentations(base, run.task, [s.text for s in solutions], run.recipe.segment, run.seed_of("teacher"))
-    return [dataclasses.replace(s, chunks=tuple(chunks)) for s, offer in zip(solutions, offers, strict=True) for chunks in offer]
+    return [
+        dataclasses.replace(s, chunks=tuple(chunks))
+        for s, offer in zip(solutions, offers, strict=True)
+        for chunks in offer
+        if base.within_budget(chunks)
+    ]
 
 
 def train_policy(run: Run, problems: Sequence[Problem], taught: Sequence[Solution]) -> list[dict]:

@@ -8,7 +8,7 @@ import pytest
 from fakes import CUT, EOS, FakeLM, FakeSampler, fake_run, fake_task, merging_tokenizer
 
 from minisw.chunks import tag
-from minisw.recipe import EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, Training
+from minisw.recipe import AnnotateKnobs, EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, Training
 from minisw.records import Problem, Solution, read_jsonl
 from minisw.stages import segment
 
@@ -19,6 +19,7 @@ RECIPE = Recipe(
     seed=3,
     problems=ProblemKnobs(train=3, test=3),
     policy=PolicyKnobs(temperature=0.6, max_text_tokens=60, max_chunks=4),
+    annotate=AnnotateKnobs(problems=1),
     segment=SegmentKnobs(teacher="prompted", samples=3, keep=2, tries=2, training=Training(lr=1e-2, epochs=2, batch=2)),
     evaluate=EvaluateKnobs(resamples=50),
 )
@@ -139,6 +140,13 @@ def test_right_solutions_leave_out_what_was_cut_off_even_if_its_answer_is_right(
     ]
     assert [x.text for x in segment.right_solutions(solutions, 2)] == ["first", "second", "of b"]
     assert [x.text for x in segment.right_solutions(solutions, 1)] == ["first", "of b"]
+
+
+def test_segmentations_with_more_chunks_than_the_policy_may_write_are_not_taught(tmp_path, trained):
+    run = make_run(tmp_path / "run", dataclasses.replace(RECIPE, policy=dataclasses.replace(RECIPE.policy, max_chunks=1)))
+    segment.run_stage(run)
+    taught = read_jsonl(run.folder / "segment" / "taught.jsonl", Solution)
+    assert len(taught) == 6 and all(len(s.chunks) == 1 for s in taught)
 
 
 def test_nothing_to_teach_is_an_error_that_names_the_knobs(tmp_path, trained):

@@ -1,0 +1,35 @@
+"""Prompts: what the judge and the classifier see of a step."""
+
+import pytest
+from fakes import PROMPTS
+
+from minisw.prompts import ARITHMETIC, BY_NAME, ENGLISH
+
+
+def test_the_judge_sees_problem_history_and_new_chunk():
+    history = ("First, 1+2=3.\n\n", "Then 3+4=7. ")
+    assert PROMPTS.for_judge("Q?", history, "So 7.\n") == "JUDGE Q?|First, 1+2=3.\n\nThen 3+4=7.|So 7."
+    assert PROMPTS.for_judge("Q?", history, "So 7.\n", discriminative=True).startswith("CLASSIFY Q?|First, ")
+
+
+@pytest.mark.parametrize("history", [(), ("\n",)])
+def test_an_empty_history_is_written_out(history):
+    assert PROMPTS.for_judge("Q?", history, "So 7.") == "JUDGE Q?|(nothing)|So 7."
+
+
+@pytest.mark.parametrize("prompts", [ENGLISH, ARITHMETIC])
+def test_every_set_fills_in_all_parts(prompts):
+    for discriminative in (False, True):
+        message = prompts.for_judge("THE-QUESTION", ("THE-HISTORY",), "THE-CHUNK", discriminative)
+        assert message.index("THE-QUESTION") < message.index("THE-HISTORY") < message.index("THE-CHUNK")
+    for template in (prompts.solve, prompts.solve_chunked):
+        assert "THE-QUESTION" in template.format(question="THE-QUESTION")
+    assert prompts.segment.format(text="THE-TEXT").endswith("THE-TEXT")
+    assert prompts in BY_NAME.values()
+
+
+def test_the_english_set_asks_for_tags_boxes_and_an_analysis_first():
+    assert "<chunk> and </chunk>" in ENGLISH.solve_chunked and "<chunk>" not in ENGLISH.solve
+    assert "\\boxed{}" in ENGLISH.solve.format(question="") and "\\boxed{}" in ENGLISH.solve_chunked.format(question="")
+    message = ENGLISH.for_judge("", (), "")
+    assert message.index("analyse") < message.index("\\boxed{Positive}") < message.index("\\boxed{Negative}")
