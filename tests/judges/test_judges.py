@@ -5,7 +5,6 @@ import pytest
 from minisw.engine.model import copy_adapter
 from minisw.engine.requests import Completion
 from minisw.engine.sampler import Sampler
-from minisw.evaluate.metrics import balanced_accuracy, best_threshold
 from minisw.judges.base import JudgeContext
 from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.judges.elicited import chain
@@ -13,7 +12,7 @@ from minisw.judges.generative import GenerativeJudge
 from minisw.judges.rejection_sampled import right_examples, sample_replies
 from minisw.problems import load_task
 from minisw.recipe import ProblemKnobs
-from minisw.records import Judgment, LabelledStep
+from minisw.records import LabelledStep
 from minisw.verdicts import parse_verdict
 
 P, N = "The step says 4. \\boxed{Positive}", "The step says 4. \\boxed{Negative}"
@@ -61,18 +60,6 @@ def test_the_smaller_side_is_repeated(tiny_lm, task, context):
     assert len(only) == 1  # one side alone stays as it is
 
 
-def test_the_threshold_with_the_best_first_error_f1_is_found():
-    def solution(p: str, labels: str) -> list[LabelledStep]:
-        return [LabelledStep(p, "?", ("x",) * i, "x", sign == "+") for i, sign in enumerate(labels)]
-
-    steps = solution("a", "++-") + solution("b", "+++") + solution("c", "-")
-    scores = [0.5, 0.45, 0.31, 0.6, 0.44, 0.7, 0.21]
-    threshold, f1 = best_threshold(scores, steps)
-    assert f1 == 1 and 0.31 < threshold <= 0.44
-    assert 0.36 <= threshold <= 0.4  # the middle of the thresholds that are as good
-    assert best_threshold([0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.9], steps)[1] == 0  # every first step is called wrong, or none is
-
-
 def test_the_judge_sees_no_label(tiny_lm, task, context):
     judge = GenerativeJudge(context, None)
     other = [LabelledStep(s.problem_id, s.question, s.history, s.chunk, not s.label) for s in STEPS]
@@ -107,10 +94,6 @@ def test_classifier_scores_plus_against_minus(tiny_lm, task, context):
     assert all(j.verdict is (j.p_positive >= 0.5) for j in judgments) and len({j.p_positive for j in judgments}) > 1
     one_by_one = [judge.judge([s])[0].p_positive for s in STEPS]
     assert [j.p_positive for j in judgments] == pytest.approx(one_by_one, abs=1e-5)
-
-
-def test_balanced_accuracy_counts_the_unread_as_missed():
-    assert balanced_accuracy([Judgment(True), Judgment(None), Judgment(False)], [True, True, False]) == pytest.approx(0.75)
 
 
 def test_a_copied_adapter_judges_alike_and_goes_its_own_way(new_lm):
