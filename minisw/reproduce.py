@@ -93,7 +93,7 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         "evaluate": f"{e.solutions} solutions (of each part, with ProcessBench), every judge",
         "search": f"{s.problems} problems, {s.tries} tries a chunk; baselines at the same tokens"
         + (f"; {p.hard} harder problems" if p.hard else ""),
-        "report": "tables.json, report.html",
+        "report": "claims.json, report.html",
     }
     lines = [f"preset {recipe.preset}, seed {recipe.seed}, model {recipe.model.name}, problems {p.source} → {folder}"]
     return "\n".join(lines + [f"  {STAGES.index(name) + 1} {name:10} {words[name]}" for name in stages])

@@ -81,6 +81,8 @@ def test_the_longest_of_several_plateaus_counts():
     labels, scores = [0, -1, 0, -1], [[0.2], [0.5], [0.75], [0.98]]
     threshold, f1 = metrics.best_threshold(labels, scores)  # as good from 0.22 to 0.50 as from 0.76 to 0.98
     assert f1 == pytest.approx(2 / 3) and 0.3 < threshold < 0.42
+    threshold, _ = metrics.best_threshold(labels, [[0.2], [0.4], [0.5], [0.98]])  # from 0.22 to 0.40, from 0.52 to 0.98
+    assert 0.7 < threshold < 0.8
 
 
 def test_the_threshold_is_chosen_by_first_error_f1_and_not_by_steps():
