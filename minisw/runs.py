@@ -201,9 +201,9 @@ class Run:
         entry, facts = self._entry, self.facts
         entry["seconds"] = round(entry["seconds"] + self._booked[0] - begin, 2)
         entry["tokens"] += self._booked[1] - before
-        entry["peak_memory_gb"] = peak_memory_gb()  # of the process, up to here
+        entry |= peak_memory_gb()  # of the process up to here: host, and GPU if there is one
         facts["seconds"] = round(sum(e["seconds"] for e in facts["stages"].values()), 1)
-        facts["peak_memory_gb"] = max(facts["peak_memory_gb"], peak_memory_gb())
+        facts |= {name: max(facts.get(name, 0.0), value) for name, value in peak_memory_gb().items()}
         write_json(self.folder / "run.json", facts)
 
     @contextlib.contextmanager
