@@ -1,10 +1,10 @@
-"""Check the estimate of `minisw.engine.memory`: count every allocation of a full-size GRPO micro-batch on meta tensors.
+"""Check the estimate of `minisw.engine.memory`: count every allocation of a full-size GRPO micro-batch on fake tensors.
 
     python -m benchmarks.memory_count
 
 The model, its adapter and the forward and backward pass are those of training. PyTorch's fake tensors have shapes and types but
-no numbers, so neither a GPU nor the weights are needed. What a kernel takes for itself while it runs is not seen, nor what the
-allocator loses between blocks. The weights themselves are left out: nf4 changes them and nothing else that is kept.
+no numbers, so neither a GPU nor the weights are needed. Not counted: workspaces inside kernels, what the allocator loses between
+blocks, and the weights themselves (nf4 changes them and nothing else that is kept).
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, Qwen2Config
 
 from benchmarks.memory import _NoTokenizer
 from minisw.engine import memory
-from minisw.engine.logprobs import Batch, _hidden, _TargetLogprobs
+from minisw.engine.batches import Batch, Packing
+from minisw.engine.logprobs import hidden_states, target_logprobs
 from minisw.engine.model import LanguageModel
 from minisw.presets import PRESETS
 from minisw.recipe import Recipe
 
 _QWEN = dict(vocab_size=151936, num_key_value_heads=2, tie_word_embeddings=True)
-MODELS = {  # their model cards' shapes
+MODELS = {  # shapes from their model cards
     "0.5b": Qwen2Config(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, **_QWEN),
     "1.5b": Qwen2Config(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, **_QWEN),
 }
@@ -36,7 +37,7 @@ WORK = (("gpu-8gb", "0.5b"), ("gpu-12gb", "1.5b"), ("gpu-24gb", "1.5b"))
 
 
 class Counter(TorchDispatchMode):
-    """Bytes of all live storages that were made, or first touched, within."""
+    """Counts the bytes of all live storages that are created, or first used, inside the block; `without` are not counted."""
 
     def __init__(self, without: set[int] = frozenset()):
         super().__init__()
@@ -62,7 +63,10 @@ class Counter(TorchDispatchMode):
 
 
 def count(config: PretrainedConfig, recipe: Recipe, prompt: int, completion: int, rows: int) -> float:
-    """Peak bytes beside weights and optimizer in one micro-batch's forward and backward, in bf16."""
+    """Peak bytes beside weights and optimizer in the forward and backward pass of `rows` rows of one prompt, in bf16.
+
+    With checkpointing the rows are packed. Without it every row counts with its own prompt: an upper bound of a shared one.
+    """
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
         base.requires_grad_(False)
@@ -72,18 +76,26 @@ def count(config: PretrainedConfig, recipe: Recipe, prompt: int, completion: int
         lm.model.to_empty(device="cpu")
         for p in lm.adapter_parameters("judge").values():
             p.requires_grad_(True)
-        ids = torch.zeros(rows, prompt + completion, dtype=torch.long)
         targets = torch.zeros(rows * completion, dtype=torch.long)
         counter = Counter({t.untyped_storage()._cdata for t in [*lm.model.parameters(), *lm.model.buffers()]})
-        with counter, lm.using("judge"), lm.training(), lm.autocast():
-            hidden = _hidden(lm.causal_lm.get_decoder(), Batch(ids, ids > 0))
-            states = hidden[:, prompt - 1 : -1].reshape(-1, hidden.shape[-1])
-            logps, _ = _TargetLogprobs.apply(states, targets, lm.causal_lm.get_output_embeddings(), 1.0)
-            loss = logps.mean()
-            del hidden, states, logps
         with counter, lm.training():
+            with lm.autocast():
+                hidden = hidden_states(lm.causal_lm.get_decoder(), _batch(recipe, prompt, completion, rows))
+                states = hidden.reshape(-1, hidden.shape[-1])[: len(targets)]  # which ones does not matter for memory
+                logps, _ = target_logprobs(states, targets, lm.causal_lm.get_output_embeddings())
+                loss = logps.mean()
+                del hidden, states, logps
             loss.backward()
     return counter.peak
+
+
+def _batch(recipe: Recipe, prompt: int, completion: int, rows: int) -> Batch:
+    """A batch of the right shapes (choosing targets by a mask, as `collate` prepares it, needs numbers)."""
+    packed = recipe.model.checkpointing
+    shape = (1, prompt - 1 + rows * (1 + completion)) if packed else (rows, prompt + completion)
+    ids = torch.zeros(shape, dtype=torch.long)
+    packing = Packing(torch.zeros_like(ids), torch.ones(1, 1, shape[1], shape[1], dtype=torch.bool)) if packed else None
+    return Batch(ids, ids > 0, (completion,) * rows, packing=packing)
 
 
 def main() -> None:
@@ -92,22 +104,22 @@ def main() -> None:
     parser.add_argument("--completion", type=int, default=300)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("data/results/benchmarks/memory.json"))
-    given = parser.parse_args()
-    result = {"prompt": given.prompt, "completion": given.completion, "rows": given.rows, "gb": {}}
+    options = parser.parse_args()
+    result = {"prompt": options.prompt, "completion": options.completion, "rows": options.rows, "gb": {}}
     for preset, size in WORK:
-        recipe = PRESETS[preset]
-        counted = count(MODELS[size], recipe, given.prompt, given.completion, given.rows)
-        found = memory.estimate(MODELS[size], recipe, given.prompt, given.completion, given.rows)
+        recipe = memory.on_a_gpu(PRESETS[preset])
+        counted = count(MODELS[size], recipe, options.prompt, options.completion, options.rows)
+        estimate = memory.estimate(MODELS[size], recipe, options.prompt, options.completion, options.rows)
         result["gb"][preset] = {
-            "weights": found.weights / memory.GB,
-            "optimizer": found.adapters / memory.GB,
-            "estimated": (found.activations + found.logits) / memory.GB,
+            "weights": estimate.weights / memory.GB,
+            "optimizer": estimate.adapters / memory.GB,
+            "estimated": (estimate.activations + estimate.logits) / memory.GB,
             "counted": counted / memory.GB,
-            "peak_counted": (found.weights + found.adapters + counted) / memory.GB,
-            "peak_estimated": found.training_peak / memory.GB,
+            "peak_counted": (estimate.weights + estimate.adapters + counted) / memory.GB,
+            "peak_estimated": estimate.training_peak / memory.GB,
         }
         print(preset, {key: round(value, 2) for key, value in result["gb"][preset].items()}, flush=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Several processes, one run: `accelerate launch -m minisw.reproduce …` (several GPUs) or `torchrun --nproc-per-node 2 -m …` (CPU).
+"""Several processes, one run: `accelerate launch -m minisw.reproduce …` for several GPUs, or `torchrun … -m …` on a CPU.
 
 Every process runs the same program on the same data. Two kinds of work are split between them, and the results are gathered so
 that all processes continue with the same values: sampling requests (`sampler.py`) and training micro-batches

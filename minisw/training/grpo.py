@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 
+from minisw.engine.batches import shared_layout
 from minisw.engine.logprobs import Batch, Example, collate, micro_batches, token_logprobs
 from minisw.engine.model import LanguageModel
 from minisw.engine.requests import Request, Sampling
@@ -205,13 +206,13 @@ def clipped_loss(
 
 def split_rows(batch: Batch, values: torch.Tensor) -> list[torch.Tensor]:
     """Values of targets [targets] as one tensor a row."""
-    return list(values.split(batch.target.sum(1).tolist()))
+    return list(values.split(batch.counts))
 
 
 def learning_batches(lm: LanguageModel, episodes: Sequence[Episode], micro_tokens: int) -> list[tuple[list[Episode], Batch]]:
     """Micro-batches of the episodes that can teach (advantage not zero)."""
     alive = [e for e in episodes if e.advantage != 0]
-    share = not lm.checkpointing
+    share = shared_layout(lm)
     return [
         ([alive[i] for i in rows], collate([alive[i].example for i in rows], lm.tokenizer.pad_token_id, lm.device, share))
         for rows in micro_batches([e.example for e in alive], micro_tokens, share)

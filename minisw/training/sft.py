@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from minisw.engine.batches import shared_layout
 from minisw.engine.logprobs import Batch, Example, collate, micro_batches, token_logprobs
 from minisw.engine.model import LanguageModel
 from minisw.recipe import Training
@@ -69,7 +70,7 @@ def _step(lm: LanguageModel, examples: Sequence[Example], optimizer: torch.optim
     total = sum(len(e.completion) for e in examples)
 
     def batches(tokens: int) -> Iterator[Batch]:
-        share = not lm.checkpointing
+        share = shared_layout(lm)
         for rows in micro_batches(examples, tokens, share):
             yield collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device, share)
 
