@@ -4,7 +4,7 @@
 
 The limit of one decoding step is the larger of two times: bytes of weights and cache over the measured copy bandwidth, and
 operations over the measured rate of matrix products of the model's own shapes. A position that prompts have in common counts
-once, as it need be read once only: the limit is that of the work, not of our way of doing it.
+once, because it need be read only once: the limit belongs to the work, whatever the implementation.
 """
 
 from __future__ import annotations

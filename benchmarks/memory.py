@@ -1,4 +1,7 @@
-"""Log-probabilities and their gradient over a real vocabulary: ours in blocks, and a log-softmax over all logits at once."""
+"""Log-probabilities and their gradient over a real vocabulary: ours in blocks, the peer's by a log-softmax over all logits at once.
+
+Both sides compute in the type that "auto" picks on this machine: bf16 only if its CPU multiplies bf16 in hardware.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from minisw.engine.logprobs import Batch, Example, collate, token_logprobs
+from minisw.engine.batches import Batch, Example, collate
+from minisw.engine.loading import dtype_of
+from minisw.engine.logprobs import token_logprobs
 from minisw.engine.model import LanguageModel
 
 VOCABULARY, ROWS, LENGTH, REPEATS = 151_936, 8, 512, 3
@@ -20,23 +25,24 @@ class _NoTokenizer:
 
 
 def model() -> torch.nn.Module:
-    """One layer of Qwen2.5-0.5B's width under its vocabulary, random weights: what is measured is the head."""
+    """One random layer of Qwen2.5-0.5B's width under its vocabulary: the head is what is measured."""
     config = AutoConfig.for_model(
         "qwen2", vocab_size=VOCABULARY, hidden_size=896, num_hidden_layers=1, num_attention_heads=14, num_key_value_heads=2,
         intermediate_size=4864, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
-    made = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    made = AutoModelForCausalLM.from_config(config, dtype=dtype_of("auto", torch.device("cpu")))
     made.requires_grad_(False)
-    made.model.layers[0].mlp.down_proj.weight.requires_grad_(True)  # something below the head that learns
+    made.model.layers[0].mlp.down_proj.weight.requires_grad_(True)  # a weight below the head, so that gradients flow
     return made
 
 
 def measured(logprobs: Callable[[LanguageModel, Batch], torch.Tensor], resident_gb: Callable[[], float]) -> dict:
-    """Seconds of a forward and backward, GiB above what the model and the batch take, and the mean log-probability."""
+    """Seconds of a forward and backward pass (the first repetition warms up), GiB beyond model and batch, and the mean
+    log-probability (to compare the two sides)."""
     lm = LanguageModel(model(), _NoTokenizer())
     batch = collate(
-        [Example([1, 2 + row], list(range(3, LENGTH + 1))) for row in range(ROWS)], 0, torch.device("cpu"), share=False
+        [Example([1, 2 + row], list(range(3, LENGTH + 1))) for row in range(ROWS)], 0, torch.device("cpu"), "plain"
     )
     before, seconds = resident_gb(), []
     for _ in range(REPEATS):

@@ -2,8 +2,9 @@
 
     python -m benchmarks.works WORK SIDE SETTING      prints one JSON line
 
-Both sides load the same weights with the same code, get the same prompts and write the same number of tokens: end tokens
-are suppressed, so that neither side can win by stopping early. The first repetition warms up and does not count.
+Both sides load the same weights with the same code, get the same prompts, compute in the same types and write the same number of
+tokens: end tokens are suppressed, so that neither side can win by stopping early. The first repetition warms up and does not
+count.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import memory as head
-from minisw.engine.loading import load_base
+from minisw.engine.loading import load_base, pick_device, precision
 from minisw.engine.model import LanguageModel
 from minisw.engine.requests import Request, Sampling
 from minisw.engine.sampler import Sampler
@@ -38,7 +39,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Setting:
-    """How large the work is, for one model."""
+    """Sizes of the works, for one model."""
 
     model: ModelKnobs
     prompts: int  # of a GRPO step
@@ -69,7 +70,7 @@ def setting(name: str, folder: str = "", gguf_file: str = "") -> Setting:
 def load(s: Setting) -> LanguageModel:
     torch.manual_seed(SEED)
     lm = load_base(s.model)
-    lm.end_ids = []  # nothing ends a row but its length
+    lm.end_ids = []  # only its length ends a row
     return lm
 
 
@@ -82,7 +83,7 @@ def words(s: Setting):
 
 
 def steps(count: int) -> list[LabelledStep]:
-    """Made-up steps to judge, five a problem: each with the history of those before it."""
+    """Synthetic steps to judge, five a problem, each with the steps before it as history."""
     made = []
     for number, question in enumerate(questions(-(-count // 5))):
         chunks = [f"{k}2+3{k}={4 * k + 35}.\n\nSo now {4 * k + 35} coins.\n\n" for k in range(1, 6)]
@@ -95,12 +96,12 @@ def judge_prompts(s: Setting, lm: LanguageModel, count: int) -> list[list[int]]:
 
 
 def reward(index: int, text: str) -> float:
-    """Something that differs within every group, so that neither side may leave one out, and costs nothing."""
+    """A cheap reward that differs within every group, so that neither side may skip a group."""
     return float(sum(map(ord, text)) % 97)
 
 
 def repeated(s: Setting, work: Callable[[], int]) -> dict:
-    """Seconds of every repetition but those that warm up, and the tokens of one."""
+    """Seconds of every repetition that counts, and the tokens of one."""
     seconds, tokens = [], 0
     for _ in range(s.warm + s.repeats):
         begin = time.perf_counter()
@@ -153,16 +154,27 @@ def grpo_ours(s: Setting) -> dict:
     return step_times(stamps, s) | {"loaded_gb": before}
 
 
+def peer_types(model: ModelKnobs) -> tuple[ModelKnobs, bool]:
+    """The model as TRL gets it, and TRL's `bf16`, so that both sides sample and train in the same types.
+
+    TRL generates with the weights in the type in which they are loaded, so they are loaded in the type in which we sample.
+    "auto" means the same on both sides: bf16 only if the hardware computes in it.
+    """
+    bf16 = precision(model, pick_device(model.device)).autocast == torch.bfloat16
+    return dataclasses.replace(model, dtype=model.sampling_dtype or model.dtype), bf16
+
+
 def grpo_trl(s: Setting) -> dict:
     """TRL's GRPOTrainer with transformers' own generation: same model, prompts, group, lengths, clip, no KL, token-level loss.
 
-    It generates with the weights as they are loaded, so they are loaded in bf16: in fp32 it is slower still on a CPU.
+    Its types are ours (`peer_types`).
     """
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    lm = load(dataclasses.replace(s, model=dataclasses.replace(s.model, dtype="bf16")))
+    model, bf16 = peer_types(s.model)
+    lm = load(dataclasses.replace(s, model=model))
     lm.new_adapter("judge", Lora(), SEED)
     for parameter in lm.adapter_parameters("judge").values():
         parameter.requires_grad_(True)
@@ -180,7 +192,7 @@ def grpo_trl(s: Setting) -> dict:
 
     rows = s.prompts * s.group
     micro = max(1, s.model.micro_tokens // (max(map(len, asked)) + s.completion))
-    while rows % micro:  # as many rows in a forward as our tokens a micro-batch allow
+    while rows % micro:  # as many rows in a forward as our micro-batches would hold
         micro -= 1
     config = GRPOConfig(
         output_dir=tempfile.mkdtemp(),
@@ -199,7 +211,7 @@ def grpo_trl(s: Setting) -> dict:
         generation_kwargs={"min_new_tokens": s.completion},
         gradient_checkpointing=False,
         use_cpu=True,
-        bf16=s.model.autocast == "bf16",
+        bf16=bf16,
         logging_strategy="no",
         save_strategy="no",
         report_to=[],
@@ -228,7 +240,7 @@ def step_times(stamps: list[float], s: Setting) -> dict:
 
 
 def solutions(count: int) -> list[Solution]:
-    """Made-up solutions of five chunks."""
+    """Synthetic solutions of five chunks."""
     made = []
     for number in range(count):
         chunks = tuple(f"{k}2+3{k}={4 * k + 35}.\n\nSo now {4 * k + 35} coins.\n\n" for k in range(1, 6))

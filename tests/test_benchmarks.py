@@ -1,4 +1,4 @@
-"""The benchmarks at the smallest size: both sides do the same work."""
+"""The benchmarks at a small size: both sides do the same work in the same types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import floor, gpu, memory_count, side_by_side, works
-from minisw.engine import memory
+from minisw.engine import loading, memory
 from minisw.presets import PRESETS
 from minisw.recipe import ModelKnobs
 
@@ -38,20 +38,37 @@ def test_a_grpo_step_of_ours_leaves_no_group_out(monkeypatch):
     assert all(len({e.reward for e in episodes[at : at + 4]}) > 1 for episodes in seen for at in (0, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="the extra `bench` is not installed")
 def test_a_grpo_step_of_trl():
     result = works.grpo_trl(SMALL)
     assert len(result["seconds"]) == 1 and result["tokens"] == 2 * 4 * 3
 
 
-def test_the_limit_counts_a_shared_prefix_once():
+@pytest.mark.parametrize("hardware", [True, False])
+def test_trl_gets_our_types(hardware, monkeypatch):
+    monkeypatch.setattr(loading, "fast_bf16", lambda: hardware)
+    fast = torch.bfloat16 if hardware else torch.float32
+    for knobs in (ModelKnobs(device="cpu"), ModelKnobs(device="cpu", dtype="auto", sampling_dtype="")):
+        ours = loading.precision(knobs, torch.device("cpu"))
+        model, bf16 = works.peer_types(knobs)
+        assert loading.precision(model, torch.device("cpu")).weights == (ours.sampling or ours.weights) == fast
+        assert bf16 == (ours.autocast == torch.bfloat16) == hardware
+
+
+def test_the_decoding_limit_counts_a_shared_prefix_once(monkeypatch):
+    monkeypatch.setattr(floor, "copy_bandwidth", lambda: 1e10)
+    monkeypatch.setattr(floor, "matmul_rate", lambda *_: 1e11)
     alone, grouped = floor.decode(SMALL, 1), floor.decode(SMALL, 8)
     assert alone["rows"] == grouped["rows"] == 16
     assert grouped["bytes"] < alone["bytes"] and grouped["operations"] == pytest.approx(alone["operations"], rel=0.1)
+
+
+def test_growth_is_compared_with_proportion():
     assert floor.proportional([(2, 1.0), (8, 3.0)]) == [(2, 1.0), (8, 4.0)]
 
 
-def test_the_table_compares_time_a_token():
+def test_the_table_compares_time_for_each_token():
     runs = {side: [{"seconds": [t], "tokens": n, "peak_gb": m}] for side, t, n, m in (("ours", 1.0, 10, 1), ("peer", 4.0, 20, 2))}
     answers = {side: iter(found) for side, found in runs.items()}
     row = side_by_side.compare("judge", "embedded", [], 1, measure=lambda work, side, *rest: next(answers[side]))
@@ -59,21 +76,40 @@ def test_the_table_compares_time_a_token():
     assert "**0.50**" in side_by_side.table([row | {"bar": 0.5, "memory_bar": None}])
 
 
-def test_the_gpu_script_runs_at_small_size(tmp_path):
+def test_the_gpu_script_measures_every_part(tmp_path):
+    recipe = gpu.shortened(PRESETS["gpu-12gb"], 16)
     recipe = dataclasses.replace(
-        PRESETS["gpu-12gb"],
+        recipe,
         model=ModelKnobs(slots=16, autocast="", sampling_dtype="", checkpointing=True),
-        segment=dataclasses.replace(PRESETS["gpu-12gb"].segment, max_new_tokens=16),
-        judge=dataclasses.replace(PRESETS["gpu-12gb"].judge, max_new_tokens=8, group=2),
+        judge=dataclasses.replace(recipe.judge, max_new_tokens=8, group=2),
     )
-    gpu.measure(recipe, tmp_path / "gpu.json", steps=2, prompts=2, branches=2, problems=2, minutes=5)
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    assert len(found["curve"]) == 2 and found["annotation"]["tokens"] > 0 and found["memory"]["estimated_gb"]["training"] > 0
-    labels = [s.label for s in gpu.labelled_steps(20, 0)]
-    assert labels == [True, False] * 10
+    values = gpu.measure(recipe, tmp_path / "gpu.json", gpu.Sizes(steps=2, prompts=2, problems=2, branches=2), small=True)
+    assert json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8")) == values
+    assert [m["step"] for m in values["curve"]] == [1, 2] and values["grpo"]["prompts"] == 2
+    assert values["solutions"]["tokens"] > 0 and values["annotation"]["tokens_per_second"] > 0
+    assert values["load"]["peak_memory_gb"] > 0 and "memory" not in values
 
 
-def test_the_counter_sees_what_lives_and_what_is_gone():
+def test_the_gpu_script_stops_in_time(tmp_path):
+    recipe = gpu.shortened(dataclasses.replace(PRESETS["tiny"], model=ModelKnobs(slots=16, autocast="", sampling_dtype="")), 8)
+    recipe = dataclasses.replace(recipe, judge=dataclasses.replace(recipe.judge, group=2))
+    values = gpu.measure(recipe, tmp_path / "gpu.json", gpu.Sizes(steps=9, prompts=1, problems=1, branches=1, minutes=0), small=True)
+    assert len(values["curve"]) == 1
+
+
+def test_labelled_steps_are_wrong_where_their_label_says_so():
+    from minisw.problems import load_task
+    from minisw.recipe import ProblemKnobs
+
+    steps = gpu.labelled_steps(20, 0)
+    assert [s.label for s in steps] == [True, False] * 10
+    problems = load_task(ProblemKnobs()).load("train", 20, 0)
+    for step, problem in zip(steps, problems, strict=True):
+        right = f"After this there are {problem.reference[len(step.history)]}.\n\n"
+        assert step.question == problem.question and (step.chunk == right) == step.label
+
+
+def test_the_counter_counts_live_storages_and_their_peak():
     with memory_count.Counter() as counter:
         kept = torch.zeros(1000)
         view = kept[:10]
@@ -84,10 +120,11 @@ def test_the_counter_sees_what_lives_and_what_is_gone():
     assert counter.peak == 4000 + 2 * 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_the_estimate_of_a_micro_batch_is_above_what_is_counted_and_below_twice_that(checkpointing):
-    recipe = PRESETS["gpu-8gb"]
+    recipe = memory.on_a_gpu(PRESETS["gpu-8gb"])
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, checkpointing=checkpointing, micro_tokens=2400))
     counted = memory_count.count(memory_count.MODELS["0.5b"], recipe, 900, 300, 2)
-    found = memory.estimate(memory_count.MODELS["0.5b"], recipe, 900, 300, rows=2 if checkpointing else 0)
-    assert counted < found.activations + found.logits < 2 * counted
+    estimate = memory.estimate(memory_count.MODELS["0.5b"], recipe, 900, 300, rows=2 if checkpointing else 0)
+    assert counted < estimate.activations + estimate.logits < 2 * counted
