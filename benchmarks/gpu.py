@@ -16,6 +16,7 @@ The result file is written after every part and every GRPO step, so an interrupt
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import random
@@ -170,13 +171,11 @@ def measure_grpo(sampler: Sampler, recipe: Recipe, sizes: Sizes, small: bool, re
         if result.seconds > 60 * sizes.minutes:
             raise OutOfTime
 
-    try:
+    with contextlib.suppress(OutOfTime):
         train_grpo(
             lm, "judge", [judge.prompt(step) for step in steps], reward, knobs, sampler, recipe.model.micro_tokens, recipe.seed,
             progress=progress,
         )  # fmt: skip
-    except OutOfTime:
-        pass
 
 
 def main() -> None:

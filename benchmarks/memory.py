@@ -1,4 +1,4 @@
-"""Log-probabilities and their gradient over a real vocabulary: ours in blocks, the peer's by a log-softmax over all logits at once.
+"""Log-probabilities and their gradient over a real vocabulary: ours in blocks, the peer's from all logits at once.
 
 Both sides compute in the type that "auto" picks on this machine: bf16 only if its CPU multiplies bf16 in hardware.
 """

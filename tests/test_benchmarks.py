@@ -93,7 +93,8 @@ def test_the_gpu_script_measures_every_part(tmp_path):
 def test_the_gpu_script_stops_in_time(tmp_path):
     recipe = gpu.shortened(dataclasses.replace(PRESETS["tiny"], model=ModelKnobs(slots=16, autocast="", sampling_dtype="")), 8)
     recipe = dataclasses.replace(recipe, judge=dataclasses.replace(recipe.judge, group=2))
-    values = gpu.measure(recipe, tmp_path / "gpu.json", gpu.Sizes(steps=9, prompts=1, problems=1, branches=1, minutes=0), small=True)
+    sizes = gpu.Sizes(steps=9, prompts=1, problems=1, branches=1, minutes=0)
+    values = gpu.measure(recipe, tmp_path / "gpu.json", sizes, small=True)
     assert len(values["curve"]) == 1
 
 

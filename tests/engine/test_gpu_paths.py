@@ -146,10 +146,42 @@ def test_fp16_learns_with_scaled_losses(bases, prompts):
 @pytest.mark.parametrize(
     ("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
 )
-def test_the_type_is_chosen_by_compute_capability(capability, expected, monkeypatch):
+def test_a_gpu_type_is_chosen_by_compute_capability(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(loading, "fast_bf16", lambda: expected is torch.float16)  # the CPU has no say
     assert dtype_of("auto", torch.device("cuda")) is expected
-    assert dtype_of("auto", torch.device("cpu")) is torch.bfloat16 and dtype_of("", torch.device("cpu")) is None
+    assert dtype_of("fp32", torch.device("cuda")) is torch.float32
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_computes_in_bf16_only_if_its_hardware_does(fast, expected, bases, monkeypatch):
+    monkeypatch.setattr(loading, "fast_bf16", lambda: fast)
+    cpu = torch.device("cpu")
+    assert dtype_of("auto", cpu) is expected
+    assert dtype_of("", cpu) is None and dtype_of("fp16", cpu) is torch.float16 and dtype_of("bf16", cpu) is torch.bfloat16
+    lm = load_base(ModelKnobs(name=str(bases["llama"]), dtype="auto", autocast="auto", sampling_dtype="auto", device="cpu"))
+    assert lm.causal_lm.dtype is lm.sampling_dtype is expected
+    assert lm.autocast_dtype is (expected if fast else None)  # there is no autocast to fp32
+
+
+def test_products_have_the_type_of_autocast_or_of_the_weights(monkeypatch):
+    monkeypatch.setattr(loading, "fast_bf16", lambda: False)
+    cpu = torch.device("cpu")
+    assert loading.precision(ModelKnobs(dtype="bf16", autocast="auto"), cpu).products is torch.bfloat16
+    assert loading.precision(ModelKnobs(dtype="fp32", autocast="bf16"), cpu).products is torch.bfloat16
+    assert loading.precision(ModelKnobs(dtype="fp16", autocast=""), cpu).products is torch.float16
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "AMD64", "arm64", "aarch64"])
+@pytest.mark.parametrize(("avx", "amx"), [(True, False), (False, True), (False, False)])
+def test_bf16_hardware_is_found_on_x86_alone(machine, avx, amx, monkeypatch):
+    monkeypatch.setattr(loading.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert loading.fast_bf16() == (machine in ("x86_64", "AMD64") and (avx or amx))
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):  # private names may go
+        monkeypatch.delattr(torch.cpu, name)
+    assert loading.fast_bf16() is False
 
 
 def test_each_of_several_processes_has_its_gpu(monkeypatch):
