@@ -193,7 +193,8 @@ class LanguageModel:
         if name in self.adapters:
             raise ValueError(f"there is an adapter {name!r} already: choose another name, or drop that adapter first")
         parts = {part for key, _ in self.model.named_parameters() for part in key.split(".")}
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(torch.nn.ModuleDict(), name) or name in parts or name in "lora_":
+        taken = name in parts or hasattr(torch.nn.ModuleDict(), name) or name in "lora_" or name.startswith(("lora_", "base_"))
+        if taken or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(
                 f"{name!r} cannot name an adapter: use letters, digits, - and _, but not the name of a layer or of an attribute "
                 "of torch modules; for example 'judge'"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from minisw import recipe
 from minisw.engine.loading import explain_load_error, load_base, pick_device
-from minisw.engine.model import LanguageModel
+from minisw.engine.model import LanguageModel, copy_adapter
 from minisw.recipe import Lora, ModelKnobs
 
 CPU = {"device": "cpu", "autocast": ""}
@@ -137,16 +137,16 @@ def test_missing_gguf_file(base: Path) -> None:
     check_one_line(caught)
 
 
-def test_the_mend_fits_the_cause(base: Path, tmp_path: Path) -> None:
-    def told(said: str, name: str = "owner/name", gguf: str = "") -> str:
-        return explain_load_error(ModelKnobs(name=name, gguf_file=gguf), OSError(said))
+def test_the_remedy_fits_the_cause(base: Path, tmp_path: Path) -> None:
+    def explained(error: str, name: str = "owner/name", gguf: str = "") -> str:
+        return explain_load_error(ModelKnobs(name=name, gguf_file=gguf), OSError(error))
 
-    assert "hf auth login" in told("You are trying to access a gated repo.\nMake sure to have access to it")
-    assert "cannot be reached" in told("We couldn't connect to 'https://huggingface.co' to load the files")
-    assert "not a valid model identifier; give --model.name" in told("owner/name is not a valid model identifier.\nIf this")
+    assert "hf auth login" in explained("You are trying to access a gated repo.\nMake sure to have access to it")
+    assert "cannot be reached" in explained("We couldn't connect to 'https://huggingface.co' to load the files")
+    assert "not a valid model identifier; give --model.name" in explained("owner/name is not a valid model identifier.\nIf this")
     (tmp_path / "half.gguf").write_bytes(b"GGUF")
-    assert "give --model.gguf-file half.gguf" in told("?", str(tmp_path))
-    assert "damaged" in told("cannot reshape array", str(tmp_path), "half.gguf") and "damaged" in told("?", str(base))
+    assert "give --model.gguf-file half.gguf" in explained("?", str(tmp_path))
+    assert "damaged" in explained("cannot reshape array", str(tmp_path), "half.gguf") and "damaged" in explained("?", str(base))
 
 
 def test_missing_embedded_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -175,6 +175,78 @@ def test_new_adapter_changes_nothing_yet(new_lm, tiny_lm: LanguageModel) -> None
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert len(lm.adapter_parameters("judge")) == 2 * 2 * 7
     assert all(p.shape[0 if "lora_A" in name else 1] == 4 for name, p in lm.adapter_parameters("judge").items())
+
+
+GOOD_NAMES = ["judge", "stepwiser-2", "best_1", "default", "q", "self", "lay", "jud"]
+BAD_NAMES = ["", "a.b", "a/b", "a b", "ä", "layers", "q_proj", "0", "weight", "lora", "lora_A", "keys", "training", "base_model"]
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_an_adapter_keeps_its_weights_under_any_good_name(name: str, new_lm, tmp_path: Path) -> None:
+    lm = new_lm("policy", noise=0.3)
+    lm.new_adapter(name, Lora(4, 8), 1)
+    for seed, p in enumerate(lm.adapter_parameters(name).values()):
+        p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
+    lm.save_adapter(name, tmp_path / name)
+    again = new_lm("policy")
+    again.load_adapter(name, tmp_path / name)
+    saved, loaded = lm.adapter_parameters(name), again.adapter_parameters(name)
+    assert saved.keys() == loaded.keys() and len(saved) == 28
+    assert all(torch.equal(p, loaded[key]) for key, p in saved.items())
+
+
+@pytest.mark.parametrize("others", [[], ["policy"]])
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_bad_adapter_name_is_refused_in_one_line(name: str, others: list[str], new_lm, tmp_path: Path) -> None:
+    new_lm("judge").save_adapter("judge", tmp_path / "judge")
+    lm = new_lm(*others)
+    for attempt in (lambda: lm.new_adapter(name, Lora(4, 8), 0), lambda: lm.load_adapter(name, tmp_path / "judge")):
+        with pytest.raises(ValueError, match="cannot name an adapter") as caught:
+            attempt()
+        check_one_line(caught)
+    assert lm.adapters == others
+
+
+def test_an_adapter_name_is_used_once(new_lm, tmp_path: Path) -> None:
+    lm = new_lm("judge", noise=0.3)
+    expected = logits(lm)
+    lm.save_adapter("judge", tmp_path / "judge")
+    for attempt in (lambda: lm.new_adapter("judge", Lora(4, 8), 0), lambda: lm.load_adapter("judge", tmp_path / "judge")):
+        with pytest.raises(ValueError, match="already") as caught:
+            attempt()
+        check_one_line(caught)
+    assert lm.adapters == ["judge"] and torch.equal(logits(lm), expected)
+    lm.drop_adapter("judge")
+    lm.load_adapter("judge", tmp_path / "judge")
+    assert torch.equal(logits(lm), expected)
+
+
+def test_the_active_adapter_has_a_name(new_lm) -> None:
+    lm = new_lm()
+    assert lm.active is None
+    lm = new_lm("policy", "judge")
+    assert lm.active == "policy"
+    with lm.using("judge"):
+        assert lm.active == "judge" == lm.model.active_adapter
+        with lm.using(None):
+            assert lm.active is None
+        assert lm.active == "judge"
+        lm.drop_adapter("judge")
+        assert lm.active == "policy"
+    assert lm.active == "policy"
+
+
+def test_copying_an_adapter(new_lm) -> None:
+    lm = new_lm("policy", "judge", noise=0.3)
+    with lm.using("judge"):
+        expected = logits(lm)
+    copy_adapter(lm, "judge", "policy")
+    with lm.using("policy"):
+        assert torch.equal(logits(lm), expected)
+    for p in lm.adapter_parameters("judge").values():  # a copy, not the same tensors
+        p.data.zero_()
+    with lm.using("policy"):
+        assert torch.equal(logits(lm), expected)
 
 
 def test_new_adapter_is_seeded(new_lm) -> None:
@@ -313,6 +385,32 @@ def test_memory_that_runs_out_while_merging_leaves_the_weights_alone(new_lm, mon
         pass
     assert len(calls) == 5 and all(torch.equal(p, before[name]) for name, p in lm.model.named_parameters())
     assert not any(m.merged_adapters for m in lm.model.modules() if isinstance(m, LoraLinear))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_merging_samples_with_the_active_adapter_and_puts_the_weights_back(dtype, new_lm) -> None:
+    lm = new_lm("policy", "judge", noise=0.3)
+    lm.sampling_dtype = dtype
+    before = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
+    for name in ("judge", "policy", None):
+        with lm.using(name):
+            expected = logits(lm)
+            with lm.merged():
+                merged = logits(lm)
+            assert merged.dtype == (dtype or torch.float32)
+            if dtype is None:
+                torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+            else:
+                assert (merged - expected).abs().mean() < 0.05 * expected.abs().mean()
+    assert all(torch.equal(p, before[name]) and p.dtype == torch.float32 for name, p in lm.model.named_parameters())
+
+
+def test_checkpointing_is_on_inside_training_only(new_lm) -> None:
+    lm = new_lm("judge")
+    for lm.checkpointing in (False, True):
+        with lm.training():
+            assert lm.causal_lm.is_gradient_checkpointing == lm.checkpointing
+        assert not lm.causal_lm.is_gradient_checkpointing and not lm.causal_lm.training
 
 
 def test_dropping_adapters(new_lm, tiny_lm: LanguageModel) -> None:
