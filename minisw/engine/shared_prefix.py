@@ -251,11 +251,14 @@ def _declared(model: torch.nn.Module) -> str:
 
 
 def _observed(model: torch.nn.Module) -> str:
-    kind, reasons, layers = f"{type(model).__name__} ", [], set()
+    """Run two tokens through the model with an attention function that notes what it gets."""
+    kind, reasons, seen = f"{type(model).__name__} ", [], {}
 
-    def watch(module, query, key, value, attention_mask, *args, **kwargs):
-        layers.add(module.layer_idx)
+    def watch(module, query, key, value, attention_mask, *args, shared=None, **kwargs):
+        seen[module.layer_idx] = (key, value)
         reasons.extend(f"uses {what}" for name, what in EXTRAS.items() if kwargs.get(name) is not None)
+        if shared is None:
+            reasons.append("does not pass arguments on to its attention")
         if attention_mask is None or attention_mask.dtype != torch.bool:
             reasons.append("changes the attention mask")
             attention_mask = None
@@ -263,13 +266,17 @@ def _observed(model: torch.nn.Module) -> str:
 
     AttentionInterface.register(PROBE, watch)
     AttentionMaskInterface.register(PROBE, sdpa_mask)
-    device = next(model.parameters()).device
+    device, cache = next(model.parameters()).device, DynamicCache()
+    ids, positions = torch.tensor([[1, 2]], device=device), torch.arange(2, device=device)[None]
     mask = torch.ones(2, 2, dtype=torch.bool, device=device).tril()[None, None]
-    with torch.no_grad(), attention(model, PROBE):
-        ids = torch.zeros(1, 2, dtype=torch.long, device=device)
-        model(input_ids=ids, attention_mask=mask, position_ids=torch.arange(2, device=device)[None], use_cache=False)
+    training = model.training
+    with torch.no_grad(), attention(model.eval(), PROBE):  # in training, checkpointing would drop the cache
+        model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, shared=PROBE)
+    model.train(training)
     if reasons:
         return kind + reasons[0]
-    if len(layers) != model.config.get_text_config(decoder=True).num_hidden_layers:
+    if len(seen) != len(cache.layers) or len(seen) != model.config.get_text_config(decoder=True).num_hidden_layers:
         return kind + "computes its attention itself, not through transformers' AttentionInterface"
+    if not all(torch.equal(layer.keys, seen[i][0]) and torch.equal(layer.values, seen[i][1]) for i, layer in enumerate(cache.layers)):
+        return kind + "caches other tensors than its attention reads"
     return ""
