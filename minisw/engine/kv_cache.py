@@ -64,7 +64,7 @@ class KVCache:
             layer.values[slot, :, :length] = source.values[row, :, first : first + length]
 
     def compact(self, keep: list[int], positions: int) -> None:
-        """Move the rows of the slots in `keep` (ascending) to slots 0, 1, …, with room for `positions`; the others are dropped."""
+        """Move the rows of the slots in `keep` (ascending) to slots 0, 1, …, with room for `positions`; drop the others."""
         self.slots = len(keep)
         self.rows = self.rows[: len(keep)]
         self.width = 0

@@ -38,8 +38,16 @@ from minisw.engine.requests import (
 )
 from minisw.engine.shared_prefix import SharedPrefixCache, attention, behind_prefixes, unsupported
 from minisw.engine.simple_sampler import Progress, SimpleSampler
+from minisw.recipe import ModelKnobs
 
 COMPACT = 0.75  # rows move together when at most this fraction of them still runs: moving costs as much as some tokens
+
+
+def make_sampler(lm: LanguageModel, knobs: ModelKnobs) -> SimpleSampler:
+    """The sampler that `knobs.sampler` names."""
+    if knobs.sampler == "simple":
+        return SimpleSampler(lm, knobs.slots)
+    return Sampler(lm, knobs.slots, knobs.prefill_tokens)
 
 
 @dataclass
@@ -104,7 +112,8 @@ class Sampler(SimpleSampler):
         device, layers = self.lm.device, self.lm.causal_lm.config.get_text_config(decoder=True).num_hidden_layers
         members = {i: common for prefix in prefixes for i, common in prefix.members.items()}
         slots = min(self.slots, sum(len(rows[i]) for i in members))
-        sharing = self.share and (len(members) > len(prefixes) or any(requests[i].count > 1 or requests[i].starts for i in members))
+        branching = any(requests[i].count > 1 or requests[i].starts for i in members)
+        sharing = self.share and (branching or len(members) > len(prefixes))
         if not sharing:
             prefixes = [SharedPrefix(requests[i].ids, {i: 0}) for prefix in prefixes for i in prefix.members]
             members = dict.fromkeys(members, 0)

@@ -277,6 +277,7 @@ def _observed(model: torch.nn.Module) -> str:
         return kind + reasons[0]
     if len(seen) != len(cache.layers) or len(seen) != model.config.get_text_config(decoder=True).num_hidden_layers:
         return kind + "computes its attention itself, not through transformers' AttentionInterface"
-    if not all(torch.equal(layer.keys, seen[i][0]) and torch.equal(layer.values, seen[i][1]) for i, layer in enumerate(cache.layers)):
+    cached = ((layer.keys, layer.values) for layer in cache.layers)
+    if not all(torch.equal(k, seen[i][0]) and torch.equal(v, seen[i][1]) for i, (k, v) in enumerate(cached)):
         return kind + "caches other tensors than its attention reads"
     return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minisw import prompts
 from minisw.engine.loading import load_base
-from minisw.engine.sampler import Sampler
+from minisw.engine.sampler import make_sampler
 from minisw.judges.base import JudgeContext
 from minisw.judges.generative import GenerativeJudge
 from minisw.recipe import EMBEDDED, ModelKnobs, Recipe
@@ -51,11 +51,12 @@ def load_judge(path: str | Path, **changes: object) -> LoadedJudge:
     merged = not (folder / "adapter_config.json").is_file()
     if merged:
         facts["model"] |= {"name": str(folder), "gguf_file": ""}
-    lm = load_base(ModelKnobs(**(facts["model"] | changes)))
+    knobs = ModelKnobs(**(facts["model"] | changes))
+    lm = load_base(knobs)
     adapter = None if merged else "judge"
     if adapter:
         lm.load_adapter(adapter, folder)
-    sampler = Sampler(lm, 64, facts["model"]["prefill_tokens"])
+    sampler = make_sampler(lm, dataclasses.replace(knobs, slots=64))
     words = prompts.BY_NAME[facts["prompts"]]
     context = JudgeContext(lm, sampler, words, facts["max_new_tokens"], facts["model"]["micro_tokens"])
     return LoadedJudge(GenerativeJudge(context, adapter, folder.name))
