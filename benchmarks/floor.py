@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.works import SEED, SETTINGS, Setting, judge_prompts, load, setting
 from minisw.engine.machine import hardware, versions
-from minisw.engine.requests import Request, Sampling, trunks
+from minisw.engine.requests import Request, Sampling, shared_prefixes
 from minisw.engine.sampler import Sampler
 from minisw.report.charts import line_chart
 from minisw.report.html import Html, element
@@ -64,7 +64,9 @@ def decode(s: Setting, group: int) -> dict:
     if config.tie_word_embeddings is False:
         weights -= config.vocab_size * config.hidden_size  # only a few rows of the input embeddings are read
     prefix, own = sum(map(len, prompts)) / len(prompts), (long + short) / 2
-    distinct = sum(len(t.ids) + sum(len(prompts[i]) - common for i, common in t.members.items()) for t in trunks(requests))
+    distinct = 0  # tokens in the cache, a shared prefix counted once
+    for shared in shared_prefixes(requests):
+        distinct += len(shared.ids) + sum(len(prompts[i]) - common for i, common in shared.members.items())
     head = config.hidden_size // config.num_attention_heads
     position = 2 * config.num_hidden_layers * config.num_key_value_heads * head  # numbers in the cache
     moved = (weights + position * (distinct + own * rows)) * (torch.finfo(dtype).bits // 8)

@@ -43,6 +43,8 @@ class ModelKnobs:
     """Load in 4 bits (nf4, double quantisation) through bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes a GPU where there is one; else "cpu" or "cuda"."""
+    sampler: Literal["fast", "simple"] = "fast"
+    """"simple" samples with transformers' `generate`: for models that the fast sampler refuses (sliding windows, recurrent)."""
     slots: int = 480
     """Rows that sample at once."""
     prefill_tokens: int = 8192

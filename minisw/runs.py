@@ -25,7 +25,8 @@ from minisw.engine import distributed
 from minisw.engine.loading import load_base
 from minisw.engine.machine import hardware, peak_memory_gb, versions
 from minisw.engine.model import LanguageModel
-from minisw.engine.sampler import Sampler
+from minisw.engine.sampler import make_sampler
+from minisw.engine.simple_sampler import SimpleSampler
 from minisw.judges.base import JudgeContext
 from minisw.policy import POLICY, Policy
 from minisw.problems import Task, load_task
@@ -113,8 +114,8 @@ class Run:
         return load_base(self.recipe.model)
 
     @cached_property
-    def sampler(self) -> Sampler:
-        return Sampler(self.lm, self.recipe.model.slots, self.recipe.model.prefill_tokens)
+    def sampler(self) -> SimpleSampler:
+        return make_sampler(self.lm, self.recipe.model)
 
     @cached_property
     def judge_context(self) -> JudgeContext:

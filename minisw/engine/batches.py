@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import torch
 
 from minisw.engine.model import LanguageModel
+from minisw.engine.shared_prefix import supports_shared_prefix
 
 Layout = Literal["plain", "prefix", "packed"]
 
@@ -90,13 +91,7 @@ def shared_layout(lm: LanguageModel) -> Layout:
     "plain", that is not at all, if the model does more than masked attention over all positions (a sliding window, ALiBi, a
     recurrent state): the other layouts would be silently wrong.
     """
-    model, config = lm.causal_lm, lm.causal_lm.config
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        full = set(kinds) == {"full_attention"}
-    else:
-        full = not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
-    if not full or getattr(config, "alibi", False) or not getattr(model, "_supports_sdpa", False):
+    if not supports_shared_prefix(lm.causal_lm):
         return "plain"
     return "packed" if lm.checkpointing else "prefix"
 

@@ -160,7 +160,7 @@ def load_base(knobs: ModelKnobs) -> LanguageModel:
 
 def _load_options(knobs: ModelKnobs, dtype: torch.dtype, device: torch.device) -> dict:
     """Arguments of `from_pretrained`."""
-    options: dict = {"dtype": dtype, "attn_implementation": "sdpa"}
+    options: dict = {"dtype": dtype}
     if knobs.gguf_file:
         from transformers import GgufConfig
 

@@ -25,7 +25,7 @@ from minisw.engine.logprobs import BLOCK, token_logprobs
 from minisw.engine.machine import GB, is_out_of_memory, total_memory
 from minisw.engine.model import LanguageModel
 from minisw.engine.requests import Request, Sampling
-from minisw.engine.sampler import Sampler
+from minisw.engine.sampler import make_sampler
 from minisw.presets import PRESETS
 from minisw.recipe import Recipe
 
@@ -220,7 +220,7 @@ def _try_training(lm: LanguageModel, adapter: str, ids: list[int], completion: i
 def _try_sampling(lm: LanguageModel, adapter: str, ids: list[int], completion: int, recipe: Recipe) -> None:
     """A token or more in every slot, with a cache that has room for the longest completion."""
     slots = recipe.model.slots
-    sampler = Sampler(lm, slots, recipe.model.prefill_tokens)
+    sampler = make_sampler(lm, recipe.model)
     with lm.using(adapter):
         sampler.generate([Request(ids, 8)] * -(-slots // 8), Sampling(longest(recipe, completion), 1.0), 0)
     if sampler.slots < slots:  # the sampler halves its slots by itself; here that is a failure

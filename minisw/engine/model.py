@@ -124,10 +124,13 @@ class LanguageModel:
         """For sampling: inside the block the active adapter is added to the weights, so that it costs no extra products, and
         the weights have `sampling_dtype`. Afterwards the original weights, which were set aside, are back bit by bit.
 
-        4-bit weights are not merged, because that would round them: there the adapter stays separate.
+        4-bit weights are not merged, because that would round them. There the adapter stays separate, in the type that the
+        layer computes in: fp32 products beside it would cost several small kernels per layer and token.
         """
-        layers = [m for m in self.model.modules() if isinstance(m, LoraLayer) and isinstance(m, BaseTunerLayer)]
-        layers = [m for m in layers if type(m.get_base_layer()) is torch.nn.Linear and not m.disable_adapters]
+        adapted = [m for m in self.model.modules() if isinstance(m, LoraLayer) and isinstance(m, BaseTunerLayer)]
+        adapted = [m for m in adapted if not m.disable_adapters]
+        layers = [m for m in adapted if type(m.get_base_layer()) is torch.nn.Linear]
+        separate = [p for m in adapted if m not in layers for key, p in m.named_parameters() if "lora_" in key]
         originals = {p: p.data for p in self.model.parameters() if p.is_floating_point()}
         try:  # memory may run out while weights are added
             with torch.no_grad():
@@ -137,6 +140,8 @@ class LanguageModel:
                         if name in layer.lora_A:
                             weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
                             layer.merged_adapters.append(name)
+                for p in separate:
+                    p.data = p.data.to(self.causal_lm.dtype)
                 if self.sampling_dtype is not None:
                     for p in originals:
                         p.data = p.data.to(self.sampling_dtype)

@@ -1,22 +1,22 @@
-"""Batched sampling from a model: the only place that generates.
+"""The fast sampler. It returns what `SimpleSampler` (`simple_sampler.py`, read that one first) returns, in less time and memory.
 
 Four ideas, each in one place:
 
-- **Prefill once, branch many** (`Sampler._prefilled`): one forward over a token sequence fills keys and values for all its
-  positions, and a branch may start at any prefix of it; all boundaries of a solution and all samples of a group share
-  that one forward, and requests that begin alike (the steps of one solution, judged one by one) the part that they share.
-- **A common prefix is kept and read once** (`attention.py`): rows that start on the same sequence do not copy it.
-- **A cache that does not grow by concatenation** (`slots.py`): every running row owns a slot of one buffer and writes its
-  next key and value at its own length, so rows of different lengths need no padding; the buffer grows by blocks of positions.
-- **Finished rows leave**: a slot whose row has ended takes the next branch from the queue (longest prefix first); when the
-  queue is empty the running rows move together and the batch shrinks.
+1. **Prefill once, branch many** (`Sampler._prefilled`): one forward pass over a sequence computes keys and values for all its
+   positions, and a branch may start at any of them. All boundaries of a solution and all samples of a group share that pass;
+   requests that begin alike (the steps of one solution, judged one by one) share the part that they have in common.
+2. **A shared prefix is stored once and read once** (`shared_prefix.py`): rows that start on it do not copy it.
+3. **A cache that does not grow by concatenation** (`kv_cache.py`): every running row owns a slot of one buffer.
+4. **Finished rows make room** (`_Decoder`): a slot whose row has ended takes the next branch, longest prefix first. When no
+   branches are left, the running rows move together and the batch shrinks.
+
+It replaces the model's attention. `generate` raises ValueError, before anything is sampled, for a model whose attention does
+more than that (`shared_prefix.unsupported`): use the simple sampler there.
 """
 
 from __future__ import annotations
 
-import gc
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,230 +26,253 @@ from minisw.engine import distributed
 from minisw.engine.kv_cache import KVCache
 from minisw.engine.model import LanguageModel
 from minisw.engine.random_streams import sample, streams, uniforms
-from minisw.engine.requests import Completion, Request, Sampling, Trunk, _tails, _work, trunks
-from minisw.engine.shared_prefix import SharedPrefixes, behind_prefixes, decoding
+from minisw.engine.requests import (
+    Completion,
+    Request,
+    Sampling,
+    SharedPrefix,
+    StopRule,
+    prefill_batches,
+    shared_prefixes,
+    suffixes,
+)
+from minisw.engine.shared_prefix import SharedPrefixCache, attention, behind_prefixes, unsupported
+from minisw.engine.simple_sampler import Progress, SimpleSampler
+from minisw.recipe import ModelKnobs
 
-COMPACT = 0.75  # rows move together when at most this share of them still runs: moving costs as much as some tokens
+COMPACT = 0.75  # rows move together when at most this fraction of them still runs: moving costs as much as some tokens
 
 
-log = logging.getLogger("minisw")
-
-
-@dataclass(frozen=True)
-class _Start:
-    """Where a row begins: on `shared` positions of its trunk and `own` ones behind them, a prefilled row's from `first` on."""
-
-    shared: int
-    prefilled: DynamicCache
-    row: int
-    first: int
-    own: int
-    token: int  # the first it reads
-    completion: Completion
-    stream: int
+def make_sampler(lm: LanguageModel, knobs: ModelKnobs) -> SimpleSampler:
+    """The sampler that `knobs.sampler` names."""
+    if knobs.sampler == "simple":
+        return SimpleSampler(lm, knobs.slots)
+    return Sampler(lm, knobs.slots, knobs.prefill_tokens)
 
 
 @dataclass
 class _Row:
-    """A running row: which completion it writes, and the token it reads next."""
+    """A row to sample: where its prefix lies after the prefill, and what it writes.
 
-    completion: Completion
+    The prefix is `shared` positions of the shared prefix, then `length` positions of row `row` of `prefilled`, from `first`
+    on, then `token`, which is read next. While the row runs, `length` counts the positions in its slot.
+    """
+
+    prefilled: DynamicCache | None
+    row: int
+    first: int
+    shared: int
+    length: int
     token: int
-    stream: int  # of the numbers that it draws
-    over: bool = False  # it has ended and waits for the next compaction
+    completion: Completion
+    stream: int
+    idle: bool = False  # it has ended, and its slot waits for the next compaction
 
 
-class Sampler:
-    """Samples from a `LanguageModel` with its active adapter, `slots` rows at a time.
+@dataclass(frozen=True)
+class _Group:
+    """A shared prefix after its prefill (row `row` of `prefilled`), and the rows that begin on it."""
 
-    `share` False lets every row copy its prefix: the same tokens but for rounding, to measure what sharing pays.
+    prefilled: DynamicCache
+    row: int
+    rows: list[_Row]
+
+
+class Sampler(SimpleSampler):
+    """Samples from a `LanguageModel` with its active adapter, at most `slots` rows at a time.
+
+    `prefill_tokens` bounds the tokens of one prefill pass. With `share=False` every row copies its prefix: the same tokens but
+    for rounding, to measure what sharing saves.
     """
 
     def __init__(self, lm: LanguageModel, slots: int = 128, prefill_tokens: int = 8192, share: bool = True):
-        self.lm, self.slots, self.prefill_tokens, self.share = lm, slots, prefill_tokens, share
-        self.tokens = 0  # sampled so far, for the books
-        self._tokens_with: dict[str, frozenset[int]] = {}  # by a character
+        super().__init__(lm, slots)
+        self.prefill_tokens, self.share = prefill_tokens, share
 
-    @torch.no_grad()
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, seed: int, progress: Callable[[int], None] | None = None
-    ) -> list[list[Completion]]:
-        """Completions of every request, in the order of `Request.branches()`.
+    def _use_less_memory(self) -> None:
+        self.prefill_tokens = max(1, self.prefill_tokens // 2)
+        super()._use_less_memory()
 
-        The same requests, settings and seed give the same tokens on the same machine. Raises ValueError for an empty prefix.
-        """
-        if any(start < 1 or start > len(r.ids) for r in requests for start in r.branches()):
-            raise ValueError("every request needs at least one token before each start, and no start beyond its end")
-        while True:
-            try:
-                return self._generate(requests, sampling, seed, progress)
-            except torch.OutOfMemoryError:
-                if self.slots == 1:
-                    raise ValueError("out of memory with one row: give a smaller model or --model.four-bit") from None
-            # outside of `except`: a traceback would keep what is to be freed
-            self.slots, self.prefill_tokens = max(1, self.slots // 2), max(1, self.prefill_tokens // 2)
-            gc.collect()
-            torch.cuda.empty_cache()
-            log.warning("out of memory: sampling goes on with %d rows at once (--model.slots)", self.slots)
-
-    def _generate(
-        self, requests: Sequence[Request], sampling: Sampling, seed: int, progress: Callable[[int], None] | None
-    ) -> list[list[Completion]]:
-        results = [[Completion() for _ in request.branches()] for request in requests]
-        if not any(results) or sampling.max_new_tokens < 1:
-            return results
-        found = distributed.shard(trunks(requests))
-        if found:
-            self._sample(requests, results, found, sampling, seed, progress)
+    def _sample(self, requests: Sequence[Request], results, sampling: Sampling, seed: int, progress: Progress) -> None:
+        """Fill the completions in `results`; with several processes, each samples a share of the prefixes."""
+        if reason := unsupported(self.lm.causal_lm):
+            raise ValueError(f"the fast sampler would be wrong for this model, which {reason}: give --model.sampler simple")
+        numbers = iter(streams(seed, sum(map(len, results))))
+        rows = [[(completion, next(numbers)) for completion in group] for group in results]
+        prefixes = distributed.shard(shared_prefixes(requests))
+        if prefixes:
+            self._decode(requests, rows, prefixes, sampling, progress)
         if distributed.count() > 1:
-            mine = {i: results[i] for trunk in found for i in trunk.members}
-            for theirs in distributed.all_gather(mine):
-                for i, completions in theirs.items():
+            for part in distributed.all_gather({i: results[i] for prefix in prefixes for i in prefix.members}):
+                for i, completions in part.items():
                     results[i] = completions
-        self.tokens += sum(len(c.ids) for row in results for c in row)
-        return results
 
-    def _sample(self, requests, results, found: list[Trunk], sampling: Sampling, seed: int, progress) -> None:
-        """Fill the completions of all requests on these trunks."""
-        device, layers = self.lm.device, self.lm.causal_lm.config.num_hidden_layers
-        count = min(self.slots, sum(len(results[i]) for trunk in found for i in trunk.members))
-        sharing = self.share and any(
-            len(t.members) > 1 or requests[i].count > 1 or requests[i].starts for t in found for i in t.members
-        )
+    def _decode(self, requests, rows, prefixes: list[SharedPrefix], sampling: Sampling, progress: Progress) -> None:
+        """Sample the rows of all members of these prefixes."""
+        device, layers = self.lm.device, self.lm.causal_lm.config.get_text_config(decoder=True).num_hidden_layers
+        members = {i: common for prefix in prefixes for i, common in prefix.members.items()}
+        slots = min(self.slots, sum(len(rows[i]) for i in members))
+        branching = any(requests[i].count > 1 or requests[i].starts for i in members)
+        sharing = self.share and (branching or len(members) > len(prefixes))
         if not sharing:
-            found = [Trunk(requests[i].ids, {i: 0}) for trunk in found for i in trunk.members]
-        shared = SharedPrefixes(count, layers, device) if sharing else None
-        own = max(len(requests[i].ids) - common for trunk in found for i, common in trunk.members.items())
-        slots = KVCache(count, own + sampling.max_new_tokens, layers, device)
+            prefixes = [SharedPrefix(requests[i].ids, {i: 0}) for prefix in prefixes for i in prefix.members]
+            members = dict.fromkeys(members, 0)
+        longest = max(len(requests[i].ids) - common for i, common in members.items())
+        cache = KVCache(slots, longest + sampling.max_new_tokens, layers, device)
+        shared = SharedPrefixCache(slots, layers, device) if sharing else None
         try:
-            with self.lm.merged(), decoding(self.lm.causal_lm):
-                numbers = iter(streams(seed, sum(map(len, results))))
-                rows = [[(completion, next(numbers)) for completion in group] for group in results]
-                queue = self._prefilled(requests, rows, found)
-                self._run(slots, shared, queue, sampling, progress)
+            with self.lm.merged(), attention(self.lm.causal_lm):
+                groups = self._prefilled(requests, rows, prefixes)
+                _Decoder(self.lm, cache, shared, self.stop_rule, sampling, progress).run(groups)
         finally:
-            slots.cache.layers.clear()  # its layers point back at it: without this the buffers wait for the garbage collector
+            cache.clear()
 
-    def _prefilled(
-        self, requests: Sequence[Request], rows: list[list[tuple[Completion, int]]], found: list[Trunk]
-    ) -> Iterator[tuple[DynamicCache, int, list[_Start]]]:
-        """Prefill batch by batch; yield trunk by trunk (a prefilled cache, its row there) and the rows that begin on it."""
-        decoder, at = self.lm.causal_lm.get_decoder(), 0
-        while at < len(found):
-            batch = [found[at]]
-            while at + len(batch) < len(found) and _work(requests, [*batch, found[at + len(batch)]]) <= self.prefill_tokens:
-                batch.append(found[at + len(batch)])
-            at += len(batch)
-            # rows are left-aligned and attention is causal: what stands behind a prefix cannot change it
-            ids, prefilled = self._padded([trunk.ids for trunk in batch]), DynamicCache()
+    def _prefilled(self, requests, rows, prefixes: list[SharedPrefix]) -> Iterator[_Group]:
+        """Prefill batch by batch, when the next group is needed."""
+        decoder = self.lm.causal_lm.get_decoder()
+        for batch in prefill_batches(requests, prefixes, self.prefill_tokens):
+            # rows are left-aligned and attention is causal: the padding behind a sequence cannot change it
+            ids, prefilled = self._padded([prefix.ids for prefix in batch]), DynamicCache()
             decoder(input_ids=ids, past_key_values=prefilled, use_cache=True)
-            if prefilled.get_seq_length() != ids.shape[1]:  # transformers drops use_cache in silence while it checkpoints
-                raise RuntimeError("the model sampled without its cache: leave the training context first")
-            tails = _tails(requests, batch)
-            place = {i: at for at, i in enumerate(tails)}
-            if tails:
-                owner, before = (torch.tensor(of, device=ids.device) for of in list(zip(*tails.values(), strict=True))[:2])
-                _, behind = behind_prefixes(
-                    decoder, prefilled, owner, before, self._padded([tail for *_, tail in tails.values()])
-                )
-            for number, trunk in enumerate(batch):
-                starts = []
-                for i, common in trunk.members.items():
-                    request, rest = requests[i], iter(rows[i])
-                    cache, row, first = (behind, place[i], ids.shape[1]) if i in tails else (prefilled, number, 0)
-                    for start in request.starts or (len(request.ids),):
-                        on = min(common, start - 1)
-                        starts += [
-                            _Start(on, cache, row, first, start - 1 - on, request.ids[start - 1], *next(rest))
-                            for _ in range(request.count)
-                        ]
-                yield prefilled, number, starts
+            if prefilled.get_seq_length() != ids.shape[1]:  # transformers silently ignores use_cache while it checkpoints
+                raise RuntimeError("sampling needs the model's cache, which gradient checkpointing drops: leave `lm.training()`")
+            rest = suffixes(requests, batch)
+            if rest:
+                owner = torch.tensor([suffix.prefix for suffix in rest.values()], device=ids.device)
+                lengths = torch.tensor([suffix.start for suffix in rest.values()], device=ids.device)
+                _, behind = behind_prefixes(decoder, prefilled, owner, lengths, self._padded([s.ids for s in rest.values()]))
+            place = {i: number for number, i in enumerate(rest)}
+            for number, prefix in enumerate(batch):
+                group = _Group(prefilled, number, [])
+                for i, common in prefix.members.items():
+                    # a request with a suffix begins where `behind` keeps it: after the room for the longest prefix
+                    where = (behind, place[i], ids.shape[1]) if i in rest else (prefilled, number, 0)
+                    for start, (completion, stream) in zip(requests[i].branches(), rows[i], strict=True):
+                        shared = min(common, start - 1)  # the last token of a prefix is read first, so it is not in the cache
+                        own = start - 1 - shared
+                        group.rows.append(_Row(*where, shared, own, requests[i].ids[start - 1], completion, stream))
+                yield group
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Right-padded token ids, [rows, longest]."""
+        """Right-padded token ids [rows, longest]."""
         ids = torch.full((len(rows), max(map(len, rows))), self.lm.tokenizer.pad_token_id)
         for number, row in enumerate(rows):
             ids[number, : len(row)] = torch.tensor(row)
         return ids.to(self.lm.device)
 
-    def _run(self, slots: KVCache, shared: SharedPrefixes | None, queue, sampling: Sampling, progress) -> None:
-        lm = self.lm
-        ends = torch.tensor(self.lm.end_ids, device=lm.device)
-        closing = self._closing(sampling.stop) if sampling.stop else frozenset()
-        rows: list[_Row] = []
-        waiting: list[_Start] = []  # on the trunk that the queue gave last
 
-        def refill(slot: int) -> bool:
-            if not waiting:
-                trunk = next(queue, None)
-                if trunk is None:
-                    return False
-                prefilled, row, waiting[:] = trunk
-                if shared:
-                    shared.add(prefilled, row, max(start.shared for start in waiting))
-            start = waiting.pop(0)
-            if shared:
-                shared.join(slot, start.shared)
-            slots.fill(slot, start.prefilled, start.row, start.first, start.own)
-            rows[slot : slot + 1] = [_Row(start.completion, start.token, start.stream)]
-            return True
+class _Decoder:
+    """The decoding loop over the rows that run at once.
 
-        while len(rows) < slots.slots and refill(len(rows)):
+    The host knows every row's length, so the device tensors of a step are incremented in place, and uploaded only after rows
+    came or went. The one transfer from the device per token carries the chosen tokens and their log-probabilities.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        cache: KVCache,
+        shared: SharedPrefixCache | None,
+        stop_rule: StopRule,
+        sampling: Sampling,
+        progress: Progress,
+    ):
+        self.lm, self.cache, self.shared = lm, cache, shared
+        self.stop_rule, self.sampling, self.progress = stop_rule, sampling, progress
+        self.rows: list[_Row] = []  # by slot
+        self._changed = True  # rows came or went since the last upload
+
+    def run(self, groups: Iterator[_Group]) -> None:
+        """Sample all rows of `groups`: 1. fill the slots; then 2. choose a token per row, 3. refill or 4. drop ended rows."""
+        self._waiting = self._each(groups)
+        while len(self.rows) < self.cache.slots and self._start(len(self.rows)):
             pass
-        while rows:
-            n = len(rows)
-            slots.fit(int(slots.lengths[:n].max()) + 1)
-            tokens = torch.tensor([row.token for row in rows], device=lm.device)
-            mask = (torch.arange(slots.view, device=lm.device) <= slots.lengths[:n, None])[:, None, None]  # [n, 1, 1, view]
-            position, extra = slots.lengths[:n], {}
-            if shared:
-                shared.refresh()
-                position, extra = position + shared.offsets[:n], {"shared": shared}
-            logits = lm.causal_lm(
-                input_ids=tokens[:, None],
-                attention_mask=mask,
-                position_ids=position[:, None],
-                past_key_values=slots.cache,
-                use_cache=True,
-                **extra,
-            ).logits[:, -1]  # [n, vocabulary]
-            slots.lengths[:n] += 1
-            drawn = torch.tensor([(row.stream, len(row.completion.ids)) for row in rows], device=lm.device)
-            chosen = sample(logits, sampling.temperature, uniforms(drawn[:, 0], drawn[:, 1]))
-            ended = torch.isin(chosen, ends).tolist()
-            free = []
-            for slot, token in enumerate(chosen.tolist()):
-                row = rows[slot]
-                if row.over:
-                    continue
-                row.token = token
-                row.completion.ids.append(token)
-                if ended[slot] or (token in closing and self._stopped(row.completion.ids, sampling.stop)):
-                    row.completion.finished = True
-                if row.completion.finished or len(row.completion.ids) >= sampling.max_new_tokens:
-                    free.append(slot)
-                    if progress:
-                        progress(1)
-            for slot in free:
-                if shared:
-                    shared.leave(slot)
-                if not refill(slot):
-                    rows[slot].over = True
-                    slots.lengths[slot] = 0  # what it still writes stays within its slot
-            running = [slot for slot in range(n) if not rows[slot].over]
-            if len(running) <= COMPACT * n or not running:
-                rows = [rows[slot] for slot in running]
-                if running:
-                    slots.compact(torch.tensor(running, device=lm.device))
-                    if shared:
-                        shared.move(running)
+        while self.rows:
+            for slot in self._append(self._step()):
+                if self.shared:
+                    self.shared.leave(slot)
+                if not self._start(slot):
+                    self.rows[slot].idle = True
+                    self.rows[slot].length = 0  # what it still writes stays within its slot
+                    self._changed = True
+            self._compact()
 
-    def _closing(self, stop: str) -> frozenset[int]:
-        """The tokens that can complete the stop text; only behind them the text is looked at."""
-        if stop[-1] not in self._tokens_with:
-            texts = self.lm.tokenizer.batch_decode([[i] for i in range(len(self.lm.tokenizer))])
-            self._tokens_with[stop[-1]] = frozenset(i for i, text in enumerate(texts) if stop[-1] in text)
-        return self._tokens_with[stop[-1]]
+    def _each(self, groups: Iterator[_Group]) -> Iterator[_Row]:
+        for group in groups:
+            if self.shared:
+                self.shared.add(group.prefilled, group.row, max(row.shared for row in group.rows))
+            yield from group.rows
 
-    def _stopped(self, ids: list[int], stop: str) -> bool:
-        return stop in self.lm.decode(ids[-(len(stop) + 2) :])
+    def _start(self, slot: int) -> bool:
+        """Put the next waiting row into a slot; False if there is none."""
+        row = next(self._waiting, None)
+        if row is None:
+            return False
+        if self.shared:
+            self.shared.join(slot, row.shared)
+        self.cache.fill(slot, row.prefilled, row.row, row.first, row.length)
+        row.prefilled = None  # the last row of a prefill releases its memory
+        self.rows[slot : slot + 1] = [row]
+        self._changed = True
+        return True
+
+    def _step(self) -> tuple[list[int], list[float]]:
+        """Read one token per row and choose the next: (token ids, their log-probabilities), by slot."""
+        self.cache.fit(max(row.length for row in self.rows) + 1)
+        if self._changed:
+            self._upload()
+        extra = {}
+        if self.shared:
+            self.shared.refresh()
+            extra = {"shared": self.shared}
+        columns = torch.arange(self.cache.width, device=self.lm.device)
+        logits = self.lm.causal_lm(
+            input_ids=self._tokens[:, None],
+            attention_mask=(columns <= self.cache.lengths[:, None])[:, None, None],  # [rows, 1, 1, width]
+            position_ids=self._positions[:, None],
+            past_key_values=self.cache.cache,
+            use_cache=True,
+            **extra,
+        ).logits[:, -1]  # [rows, vocabulary]
+        self._tokens, logprobs = sample(logits, self.sampling.temperature, uniforms(self._streams, self._drawn))
+        self._counters += 1
+        for row in self.rows:
+            row.length += 1
+        tokens, logprobs = torch.stack([self._tokens.double(), logprobs.double()]).tolist()  # the transfer
+        return [int(token) for token in tokens], logprobs
+
+    def _upload(self) -> None:
+        """Device tensors from the rows: int64 [rows] each, and `_counters` [3, rows], views of which count with each token."""
+        values = [(r.token, r.stream, len(r.completion.ids), r.shared + r.length, r.length) for r in self.rows]
+        state = torch.tensor(values, device=self.lm.device).T.contiguous()
+        self._tokens, self._streams, self._counters = state[0], state[1], state[2:]
+        self._drawn, self._positions, self.cache.lengths = self._counters
+        self._changed = False
+
+    def _append(self, chosen: tuple[list[int], list[float]]) -> list[int]:
+        """Append the chosen tokens to the completions of running rows; the slots whose rows have ended."""
+        ended = []
+        for slot, (row, token, logprob) in enumerate(zip(self.rows, *chosen, strict=True)):
+            if row.idle:
+                continue
+            row.token, completion = token, row.completion
+            completion.ids.append(token)
+            completion.logprobs.append(logprob)
+            completion.finished = self.stop_rule.ended(completion.ids, self.sampling.stop)
+            if completion.finished or len(completion.ids) >= self.sampling.max_new_tokens:
+                ended.append(slot)
+                if self.progress:
+                    self.progress(1)
+        return ended
+
+    def _compact(self) -> None:
+        """Move the running rows together if enough slots are idle."""
+        running = [slot for slot, row in enumerate(self.rows) if not row.idle]
+        if running and len(running) > COMPACT * len(self.rows):
+            return
+        self.rows = [self.rows[slot] for slot in running]
+        if self.rows:
+            self.cache.compact(running, max(row.length for row in self.rows) + 1)
+            if self.shared:
+                self.shared.compact(running)
+            self._changed = True

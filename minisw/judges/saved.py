@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minisw import prompts
 from minisw.engine.loading import load_base
-from minisw.engine.sampler import Sampler
+from minisw.engine.sampler import make_sampler
 from minisw.judges.base import JudgeContext
 from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.judges.generative import GenerativeJudge
@@ -91,11 +91,12 @@ def load_judge(path: str | Path, **changes: object) -> LoadedJudge:
     facts = read_facts(folder)
     merged = not (folder / "adapter_config.json").is_file()
     model = dataclasses.replace(facts.model, name=str(folder), gguf_file="") if merged else facts.model
-    lm = load_base(dataclasses.replace(model, **changes))
+    model = dataclasses.replace(model, **changes)
+    lm = load_base(model)
     adapter = None if merged else "judge"
     if adapter:
         lm.load_adapter(adapter, folder)
-    sampler = Sampler(lm, SLOTS, model.prefill_tokens)
+    sampler = make_sampler(lm, dataclasses.replace(model, slots=SLOTS))
     context = JudgeContext(lm, sampler, prompts.BY_NAME[facts.prompts], facts.max_new_tokens, model.micro_tokens)
     return LoadedJudge(context, adapter, folder.name, facts.threshold)
 
