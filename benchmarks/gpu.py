@@ -28,7 +28,8 @@ from minisw.presets import PRESETS
 from minisw.problems import load_task
 from minisw.recipe import ProblemKnobs, Recipe
 from minisw.records import LabelledStep
-from minisw.training.grpo import train_grpo
+from minisw.training.grpo import GRPOConfig, train_grpo
+from minisw.training.monitor import Monitor
 from minisw.verdicts import parse_verdict
 
 GB = 2**30
@@ -145,7 +146,8 @@ def measure(
 
     try:
         asked_steps = [judge.prompt(step) for step in items]
-        train_grpo(lm, "judge", asked_steps, reward, knobs, sampler, recipe.model.micro_tokens, recipe.seed, progress=tick)
+        config = GRPOConfig.of(knobs, recipe.model.micro_tokens)
+        train_grpo(sampler, "judge", asked_steps, reward, config, recipe.seed, Monitor(progress=tick))
     except Over:
         pass
     return result

@@ -136,7 +136,8 @@ def generate_in_batches(lm: LanguageModel, rows: list[list[int]], s: Setting, ne
 
 
 def grpo_ours(s: Setting) -> dict:
-    from minisw.training.grpo import train_grpo
+    from minisw.training.grpo import GRPOConfig, train_grpo
+    from minisw.training.monitor import Monitor
 
     lm = load(s)
     lm.new_adapter("judge", Lora(), SEED)
@@ -146,10 +147,8 @@ def grpo_ours(s: Setting) -> dict:
     )
     asked = judge_prompts(s, lm, s.prompts * (s.repeats + 1))
     sampler = Sampler(lm, s.model.slots, s.model.prefill_tokens)
-    train_grpo(
-        lm, "judge", asked, reward, knobs, sampler, s.model.micro_tokens, SEED,
-        progress=lambda n, m: stamps.append(time.perf_counter()),
-    )  # fmt: skip
+    monitor = Monitor(progress=lambda n, m: stamps.append(time.perf_counter()))
+    train_grpo(sampler, "judge", asked, reward, GRPOConfig.of(knobs, s.model.micro_tokens), SEED, monitor)
     return step_times(stamps, s) | {"loaded_gb": before}
 
 

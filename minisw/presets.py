@@ -40,7 +40,7 @@ SMOKE = Recipe(
     policy=PolicyKnobs(temperature=0.7, max_text_tokens=240, max_chunks=8, max_chunk_tokens=160),
     segment=SegmentKnobs(teacher="numbered", samples=4, keep=3, tries=4, training=Training(lr=4e-4, epochs=4, batch=4)),
     annotate=AnnotateKnobs(samples=6, keep=3, branches=4, max_solutions=12),
-    classifier=ClassifierKnobs(lrs=(1e-4, 5e-4), epochs=2, batch=4),
+    classifier=ClassifierKnobs(lrs=(1e-4, 5e-4), max_lrs=2, max_epochs=2, batch=4),
     judge=JudgeKnobs(
         labels=16,
         passes=1,
@@ -81,7 +81,7 @@ GPU_8GB = Recipe(
     policy=PolicyKnobs(temperature=0.7, max_text_tokens=400, max_chunks=12, max_chunk_tokens=200),
     segment=SegmentKnobs(teacher="numbered", samples=4, keep=2, tries=4, training=Training(lr=2e-4, epochs=2, batch=16)),
     annotate=AnnotateKnobs(problems=2000, samples=4, keep=2, branches=8, max_solutions=1000),
-    classifier=ClassifierKnobs(lrs=(1e-4, 3e-4), epochs=2, batch=32),
+    classifier=ClassifierKnobs(lrs=(1e-4, 3e-4), max_epochs=3, batch=32),
     judge=JudgeKnobs(
         labels=1000,
         passes=2,

@@ -198,12 +198,16 @@ class JudgeKnobs:
 
 @dataclass(frozen=True)
 class ClassifierKnobs:
-    """The discriminative baseline: SFT on + or - with the same labels; lr and epochs chosen on validation."""
+    """The discriminative baseline: SFT on + or - with the same labels; learning rate and epochs are chosen on validation."""
 
     lrs: tuple[float, ...] = (5e-4, 1e-3)
-    """Learning rates tried."""
-    epochs: int = 2
-    """Longest training; every epoch is measured on validation and the best state kept."""
+    """Learning rates tried first; while the best is the largest or smallest tried, twice or half of it is tried next."""
+    max_lrs: int = 4
+    """Most learning rates tried; `lrs` is tried whole."""
+    max_epochs: int = 4
+    """Longest training, and the length of the learning-rate schedule. The best state after any epoch is kept."""
+    patience: int = 1
+    """Training stops when validation AUC has not improved for so many epochs."""
     batch: int = 16
     """Examples a step."""
 

@@ -87,7 +87,7 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         "annotate": f"{min(p.train, a.problems)} + {p.validation} problems × {a.samples} solutions; "
         f"up to {a.max_solutions} annotated, M = {a.branches} at every boundary; rule {a.rule}",
         "judges": f"{j.passes} balanced passes of up to {j.labels} labels; classifier: "
-        f"{len(recipe.classifier.lrs)} learning rates × {recipe.classifier.epochs} epochs; RS-FT; "
+        f"up to {recipe.classifier.max_lrs} learning rates × {recipe.classifier.max_epochs} epochs; RS-FT; "
         f"GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"
         + ("; RS-FT and GRPO again with a tenth of the labels" if j.tenth else ""),
         "evaluate": f"{e.solutions} solutions ({e.source} labels), every judge",

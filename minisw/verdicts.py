@@ -27,9 +27,9 @@ def verdict_prefix(reply: str) -> str | None:
 
 
 def has_analysis(reply: str) -> bool:
-    """Whether at least `MIN_ANALYSIS_WORDS` words stand before the last verdict (numbers count as words)."""
-    prefix = verdict_prefix(reply)
-    words = re.findall(r"\w+", prefix.removesuffix(BOX)) if prefix else []
+    """Whether at least `MIN_ANALYSIS_WORDS` words stand before the last verdict. Numbers count; earlier verdicts do not."""
+    analysis = (verdict_prefix(reply) or "").removesuffix(BOX).replace(POSITIVE, " ").replace(NEGATIVE, " ")
+    words = re.findall(r"\w+", analysis)
     return sum(word.lower() != "verdict" for word in words) >= MIN_ANALYSIS_WORDS
 
 

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from minisw.engine.model import LanguageModel
+from minisw.engine.requests import Completion
 from minisw.problems.arithmetic.pretraining import build_tokenizer
 from minisw.recipe import Lora
 
@@ -91,3 +92,30 @@ def prompts(tiny_lm: LanguageModel) -> list[list[int]]:
         "7",
     ]
     return [tiny_lm.chat(text) for text in texts[:-1]] + [tiny_lm.encode(texts[-1])]
+
+
+class FakeSampler:
+    """Replies by a function of the prompt's text, and records every request with the adapter that is active at the time.
+
+    `reply(text, k)` gives the k-th reply to a prompt; a reply that ends with "…" counts as cut off.
+    """
+
+    def __init__(self, lm: LanguageModel, reply: Callable[[str, int], str]):
+        self.lm, self.reply, self.tokens = lm, reply, 0
+        self.calls: list[dict] = []
+
+    def generate(self, requests, sampling, seed, progress=None) -> list[list[Completion]]:
+        adapter = None if self.lm._bare or not self.lm.adapters else self.lm.model.active_adapter
+        weights = {key: p.detach().clone() for key, p in self.lm.adapter_parameters(adapter).items()} if adapter else {}
+        prompts = [self.lm.decode(r.ids) for r in requests]
+        call = {"adapter": adapter, "prompts": prompts, "counts": [r.count for r in requests], "weights": weights}
+        self.calls.append(call | {"sampling": sampling, "seed": seed})
+        return [[self._completion(self.reply(p, k)) for k in range(r.count)] for p, r in zip(prompts, requests, strict=True)]
+
+    def _completion(self, text: str) -> Completion:
+        return Completion(self.lm.encode(text.removesuffix("…")), not text.endswith("…"))
+
+
+@pytest.fixture(scope="session")
+def fake_sampler() -> type[FakeSampler]:
+    return FakeSampler

@@ -31,11 +31,11 @@ def test_a_grpo_step_of_ours_leaves_no_group_out(monkeypatch):
 
     seen = []
     update = grpo.update
-    monkeypatch.setattr(grpo, "update", lambda lm, episodes, *rest: (seen.append(episodes), update(lm, episodes, *rest))[1])
+    monkeypatch.setattr(grpo, "update", lambda lm, groups, *rest: (seen.append((groups, rest[0])), update(lm, groups, *rest))[1])
     result = works.grpo_ours(dataclasses.replace(SMALL, completion=16))  # of three tokens all four may be the same
     assert len(result["seconds"]) == 1 and result["tokens"] == 2 * 4 * 16
-    assert all(len(e.example.completion) == 16 for episodes in seen for e in episodes)
-    assert all(len({e.reward for e in episodes[at : at + 4]}) > 1 for episodes in seen for at in (0, 4))
+    assert all(len(c.ids) == 16 for groups, _ in seen for group in groups for c in group.completions)
+    assert all(advantages.shape == (2, 4) and (advantages != 0).any(1).all() for _, advantages in seen)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="the extra `bench` is not installed")

@@ -17,7 +17,8 @@ TOY = (
     "--annotate.problems 16 --annotate.samples 6 --annotate.keep 3 --annotate.branches 2 --annotate.max-solutions 24 "
     "--judge.labels 24 --judge.passes 2 "
     "--judge.format-samples 1 --judge.steps 6 --judge.prompts 4 --judge.group 4 "
-    "--classifier.epochs 2 --classifier.lrs 1e-3 --evaluate.solutions 12 --evaluate.resamples 50 --search.problems 4 "
+    "--classifier.max-epochs 2 --classifier.lrs 1e-3 --classifier.max-lrs 2 "
+    "--evaluate.solutions 12 --evaluate.resamples 50 --search.problems 4 "
     "--search.votes 3 --search.tries 2 --judge.max-new-tokens 60"
 ).split()
 

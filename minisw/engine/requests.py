@@ -26,6 +26,7 @@ class Completion:
 
     ids: list[int] = field(default_factory=list)
     finished: bool = False
+    logprobs: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""What every judge is: something with a name that answers `judge(steps, seed) -> judgments`."""
+"""What all judges have in common: the interface, what they share in a run, how they are trained, and two controls."""
 
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from minisw.engine.logprobs import next_token_probabilities
 from minisw.engine.model import LanguageModel
 from minisw.engine.sampler import Sampler
 from minisw.prompts import Prompts
@@ -17,7 +19,7 @@ Progress = Callable[[int], None] | None
 
 
 class Judge(Protocol):
-    """Whatever judges steps. It must not look at a step's `label`. `seed` makes a sampling judge repeatable."""
+    """Anything that judges steps. It must not read a step's `label`. `seed` makes a sampling judge repeatable."""
 
     name: str
 
@@ -31,12 +33,46 @@ class JudgeContext:
     lm: LanguageModel
     sampler: Sampler
     prompts: Prompts
-    max_new_tokens: int  # longest analysis with its verdict
-    micro_tokens: int  # of one forward without sampling
+    max_new_tokens: int  # of one reply: analysis and verdict
+    micro_tokens: int  # of one forward pass, padding included
+
+
+def p_first(
+    context: JudgeContext, adapter: str | None, prompts: Sequence[list[int]], pairs: Sequence[tuple[list[int], list[int]]]
+) -> list[float]:
+    """P(first) / (P(first) + P(second)) for each prompt, at the first token in which its two possible replies differ.
+
+    Args:
+        adapter: the adapter that answers; None for the bare base.
+        prompts: token ids, one list for each prompt.
+        pairs: token ids of the two replies to each prompt. Both are encoded whole, because a tokenizer may merge characters:
+            some encode `{Positive` as `{P` + `ositive`, so the token after `{` is not the one that decides.
+
+    Raises ValueError if one reply is the beginning of the other.
+    """
+    rows: dict[tuple[int, int], list[int]] = {}  # which prompts are decided by which two tokens; nearly always one entry
+    contexts = []
+    for i, (prompt, (first, second)) in enumerate(zip(prompts, pairs, strict=True)):
+        at = next((n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
+        if at is None:
+            raise ValueError("this tokenizer encodes one verdict as the beginning of the other: choose another base model")
+        contexts.append(prompt + first[:at])
+        rows.setdefault((first[at], second[at]), []).append(i)
+    out = [0.0] * len(contexts)
+    with context.lm.using(adapter):
+        for tokens, indices in rows.items():
+            some = [contexts[i] for i in indices]
+            p = next_token_probabilities(context.lm, some, tokens, context.micro_tokens)[:, 0].tolist()
+            for i, value in zip(indices, p, strict=True):
+                out[i] = value
+    return out
+
+
+# --- controls ------------------------------------------------------------------------------------------------------------
 
 
 class AlwaysPositive:
-    """The baseline that shows what a metric gives for nothing."""
+    """Calls every step Positive: shows what a metric gives without any judging."""
 
     name = "always positive"
 
@@ -45,7 +81,7 @@ class AlwaysPositive:
 
 
 class RandomReject:
-    """Rejects at a fixed rate, whatever the step: the control for chunk-reset."""
+    """Calls a share `rate` of the steps Negative at random: the control for chunk-reset."""
 
     name = "random rejection"
 
@@ -57,21 +93,42 @@ class RandomReject:
         return [Judgment(rng.random() >= self.rate) for _ in steps]
 
 
+# --- training ------------------------------------------------------------------------------------------------------------
+
+
+def seeds_from(seed: int) -> Callable[[str], int]:
+    """Named seeds from one number: `seeds_from(0)("grpo")`. A new name changes no other name's seed (as `Run.seed_of`)."""
+    return lambda name: zlib.crc32(f"{seed}/{name}".encode())
+
+
 @dataclass(frozen=True)
 class JudgeTrainer:
-    """What the training of a judge may use: labels, knobs, seeds, and a way to train an adapter that survives a kill.
+    """Everything that the training of a judge may use. In a notebook the first two fields are enough.
 
-    `train_adapter(name, fit, total, what)` makes adapter `name` by `fit(checkpoint, tick)` and returns what that returns (JSON
-    values, such as the training curve); a stage saves and resumes it, a notebook just calls `fit`.
+    `train_adapter` is how a stage saves and resumes a training (`Run.train`); without it, trainings run in memory only.
     """
 
     context: JudgeContext
     steps: Sequence[LabelledStep]  # training labels, balanced
-    validation: Sequence[LabelledStep]  # only for choosing the classifier's knobs
-    knobs: JudgeKnobs
-    classifier: ClassifierKnobs
-    lora: Lora
-    seed_of: Callable[[str], int]
-    train_adapter: Callable[[str, Callable, int, str], Any]
+    validation: Sequence[LabelledStep] = ()  # whole solutions that choose the classifier's settings; never trained on
+    knobs: JudgeKnobs = JudgeKnobs()
+    classifier: ClassifierKnobs = ClassifierKnobs()
+    lora: Lora = Lora()
+    seed_of: Callable[[str], int] = seeds_from(0)
+    train_adapter: Callable[[str, Callable, int, str], Any] | None = None
     warn: Callable[[str], None] = print
-    in_parts: bool = False  # the base is asked in three requests (the embedded model)
+    in_parts: bool = False  # ask the base in three smaller requests (the embedded model, judges/elicited.py)
+
+    def train(self, name: str, fit: Callable, total: int, what: str) -> Any:
+        """Make a fresh adapter `name`, train it by `fit(checkpoint, tick)`, and return what `fit` returns (JSON values).
+
+        `checkpoint` is a path at which `fit` may save its state to resume after a kill, or None. `tick(n, metrics)` reports
+        `n` more of `total` units of work for the progress line `what`.
+        """
+        if self.train_adapter:
+            return self.train_adapter(name, fit, total, what)
+        lm = self.context.lm
+        if name in lm.adapters:
+            lm.drop_adapter(name)
+        lm.new_adapter(name, self.lora, self.seed_of(f"lora-{name}"))
+        return fit(None, lambda n, metrics=None: None)

@@ -1,7 +1,11 @@
-"""The discriminative baseline (StepWiser §3.3): SFT on + or −; the score is P(+) over the two tokens.
+"""The discriminative baseline (StepWiser §3.3): SFT on the replies + and −; the score is P(+) over these two tokens.
 
-It has the same base, the same labels, and sees the same problem, history and chunk as the generative judge. Learning rate,
-epochs and threshold are chosen on the run's validation labels, which the generative judge never sees.
+It has the same base and the same labels as the generative judge, and sees the same problem, history and chunk. Learning
+rate, epochs and threshold are chosen on the run's validation labels, which the generative judge never sees.
+
+    1. train with the learning rates of the grid, each until validation AUC has not improved for `patience` epochs
+    2. while the best rate is the largest or smallest tried, try twice or half of it
+    3. keep the state with the best AUC, and the threshold with the best first-error F1 of that state
 """
 
 from __future__ import annotations
@@ -9,21 +13,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from minisw.engine.logprobs import Example, next_token_probabilities
+import torch
+
+from minisw.engine.logprobs import Example
 from minisw.engine.model import copy_adapter
 from minisw.evaluate import stats
 from minisw.evaluate.metrics import balanced_accuracy, best_threshold
-from minisw.judges.base import JudgeContext, JudgeTrainer, Progress
+from minisw.judges.base import JudgeContext, JudgeTrainer, Progress, p_first
 from minisw.prompts import MINUS, PLUS
-from minisw.recipe import Training
+from minisw.recipe import ClassifierKnobs, Training
 from minisw.records import Judgment, LabelledStep
+from minisw.training import checkpoints
+from minisw.training.monitor import Monitor
 from minisw.training.sft import train_sft
 
-DISCRIMINATIVE, TRIAL = "discriminative", "trial"
+DISCRIMINATIVE, TRIAL = "discriminative", "trial"  # adapters: the best state so far, and the one in training
 
 
 class DiscriminativeJudge:
-    """P(+) of the next token, with adapter `adapter`; Positive at `threshold` and above."""
+    """Judges by P(+) with adapter `adapter` (None: the untrained base): Positive at `threshold` and above."""
 
     name = "discriminative"
 
@@ -36,61 +44,135 @@ class DiscriminativeJudge:
         return lm.chat(prompts.for_judge(step.question, step.history, step.chunk, discriminative=True))
 
     def judge(self, steps: Sequence[LabelledStep], seed: int = 0, progress: Progress = None) -> list[Judgment]:
-        """One judgment a step; `p_positive` is P(+) renormalised over + and −. Costs one token a step."""
-        lm = self.context.lm
-        with lm.using(self.adapter):
-            signs = [lm.encode(sign)[0] for sign in (PLUS, MINUS)]
-            prompts = [self.prompt(s) for s in steps]
-            p = next_token_probabilities(lm, prompts, signs, self.context.micro_tokens)[:, 0].tolist()
+        """One judgment for each step; `p_positive` is P(+) / (P(+) + P(−)). Counted as one sampled token each."""
+        encode = self.context.lm.encode
+        pairs = [(encode(PLUS), encode(MINUS))] * len(steps)
+        p = p_first(self.context, self.adapter, [self.prompt(step) for step in steps], pairs)
+        if progress:
+            progress(len(steps))
         return [Judgment(value >= self.threshold, p_positive=value, tokens=1) for value in p]
 
 
-def train_classifier(trainer: JudgeTrainer) -> dict[str, dict]:
-    """Train one classifier for each learning rate; keep the state with the best validation AUC after any epoch.
+def classifier_examples(context: JudgeContext, steps: Sequence[LabelledStep]) -> list[Example]:
+    """SFT examples: the request to classify each step, answered with + for a positive and − for a negative label."""
+    judge, encode = DiscriminativeJudge(context, None), context.lm.encode
+    return [Example(judge.prompt(step), encode(PLUS if step.label else MINUS)) for step in steps]
 
-    The threshold is the one with the best first-error F1 on validation. Returns the metrics of adapter `discriminative`.
+
+def validation_metrics(context: JudgeContext, adapter: str, validation: Sequence[LabelledStep]) -> dict[str, float]:
+    """AUC, balanced accuracy at 0.5, and the threshold with the best first-error F1, of one classifier on labelled steps."""
+    judgments = DiscriminativeJudge(context, adapter).judge(validation)
+    labels, scores = [step.label for step in validation], [j.p_positive for j in judgments]
+    threshold, f1 = best_threshold(scores, validation)
+    accuracy = balanced_accuracy(judgments, labels)
+    return {"auc": stats.auc(scores, labels), "threshold": threshold, "f1": f1, "balanced_accuracy": accuracy}
+
+
+# --- the sweep: pure functions of its rows -------------------------------------------------------------------------------
+
+
+def best_row(rows: Sequence[dict]) -> dict:
+    """The row with the best AUC, the first of equals. A row is a learning rate `lr` after a number of `epochs`."""
+    return max(rows, key=lambda row: row["auc"])
+
+
+def should_stop(aucs: Sequence[float], patience: int) -> bool:
+    """Whether the best of the AUCs after 1, 2, … epochs is `patience` epochs old or older."""
+    return len(aucs) - 1 - aucs.index(max(aucs)) >= patience
+
+
+def next_lr(rows: Sequence[dict], knobs: ClassifierKnobs) -> float | None:
+    """The learning rate to train next, given the rows of the finished ones; None when the sweep is over.
+
+    First the grid, then twice the largest or half the smallest rate while that one is the best, at most `max_lrs` in all.
     """
-    context, knobs, lm = trainer.context, trainer.classifier, trainer.context.lm
-    judge = DiscriminativeJudge(context, None)
-    signs = {True: lm.encode(PLUS), False: lm.encode(MINUS)}
-    examples = [Example(judge.prompt(step), signs[step.label]) for step in trainer.steps]
-    labels = [s.label for s in trainer.validation]
+    finished = {row["lr"] for row in rows}
+    for lr in knobs.lrs:
+        if lr not in finished:
+            return lr
+    if len(finished) >= knobs.max_lrs:
+        return None
+    best = best_row(rows)["lr"]
+    return 2 * best if best == max(finished) else best / 2 if best == min(finished) else None
 
-    def measure(adapter: str) -> dict:
-        judgments = DiscriminativeJudge(context, adapter).judge(trainer.validation)
-        scores = [j.p_positive for j in judgments]
-        threshold, f1 = best_threshold(scores, trainer.validation)
-        accuracy = balanced_accuracy(judgments, labels)
-        return {"auc": stats.auc(scores, labels), "threshold": threshold, "f1": f1, "balanced_accuracy": accuracy}
+
+def has_turned(rows: Sequence[dict]) -> bool:
+    """Whether the best row lies inside the grid: a lower and a higher rate and a later epoch were tried, and were no better."""
+    best = best_row(rows)
+    rates = {row["lr"] for row in rows}
+    last = max(row["epochs"] for row in rows if row["lr"] == best["lr"])
+    return min(rates) < best["lr"] < max(rates) and best["epochs"] < last
+
+
+# --- training ------------------------------------------------------------------------------------------------------------
+
+
+def train_classifier(trainer: JudgeTrainer) -> dict:
+    """Train adapter `discriminative`; returns its metrics: label counts, the sweep's rows, the best row and its threshold.
+
+    `turned` says whether the best row lies inside the grid, or the sweep ended at a limit (`max_lrs`, `max_epochs`). A sweep
+    that was killed resumes behind the last finished learning rate. Raises ValueError without validation labels.
+    """
+    if not trainer.validation or not trainer.steps:
+        raise ValueError(
+            f"the classifier needs training and validation labels, and there are {len(trainer.steps)} and "
+            f"{len(trainer.validation)}: annotate more problems"
+        )
+    knobs = trainer.classifier
+    if not knobs.lrs:
+        raise ValueError("no learning rate for the classifier: give --classifier.lrs at least one")
+    examples = classifier_examples(trainer.context, trainer.steps)
 
     def fit(checkpoint: Path | None, tick) -> list[dict]:
-        sweep: list[dict] = []
-        for lr in knobs.lrs:
-            lm.new_adapter(TRIAL, trainer.lora, trainer.seed_of("lora-classifier"))
+        return _sweep(trainer, examples, checkpoint, tick)
 
-            def on_epoch(epoch: int, lr: float = lr) -> None:
-                row = {"lr": lr, "epochs": epoch, **measure(TRIAL)}
-                if row["auc"] > max((r["auc"] for r in sweep), default=-1.0):
-                    copy_adapter(lm, TRIAL, DISCRIMINATIVE)
-                sweep.append(row)
-
-            training = Training(lr, knobs.epochs, knobs.batch)
-            seed = trainer.seed_of("classifier")
-            train_sft(lm, TRIAL, examples, training, context.micro_tokens, seed, on_epoch=on_epoch, progress=tick)
-            lm.drop_adapter(TRIAL)
-        return sweep
-
-    per_epoch = max(1, len(examples) // min(knobs.batch, len(examples)))
-    total = len(knobs.lrs) * knobs.epochs * per_epoch
-    sweep = trainer.train_adapter(DISCRIMINATIVE, fit, total, "classifier: sweep on validation")
-    best = max(sweep, key=lambda row: row["auc"])
-    metrics = {
+    total = len(knobs.lrs) * knobs.max_epochs * max(1, len(examples) // knobs.batch)
+    rows = trainer.train(DISCRIMINATIVE, fit, total, "classifier: sweep on validation")
+    best = best_row(rows)
+    return {
+        "training": f"SFT on + and −: learning rate {best['lr']:g}, {best['epochs']} epochs, chosen on validation labels",
         "labels": len(set(trainer.steps)),
-        "validation_labels": len(trainer.validation),
-        "sweep": sweep,
+        "validation_labels": len(set(trainer.validation)),
+        "sweep": rows,
+        "turned": has_turned(rows),
         "best": best,
         "threshold": best["threshold"],
     }
-    return {DISCRIMINATIVE: metrics}
 
 
+def _sweep(trainer: JudgeTrainer, examples: Sequence[Example], checkpoint: Path | None, tick) -> list[dict]:
+    """Train one learning rate after another and leave the best state in adapter `discriminative`; returns the rows.
+
+    After each rate, `checkpoint` gets the rows and the best state.
+    """
+    lm, knobs = trainer.context.lm, trainer.classifier
+    kept = lm.adapter_parameters(DISCRIMINATIVE)
+    no_state = torch.optim.SGD(kept.values(), lr=0.0)  # a checkpoint wants an optimizer; between two rates there is none
+    rows = checkpoints.load(checkpoint, kept, no_state)[1]
+    while (lr := next_lr(rows, knobs)) is not None:
+        rows = rows + _train_one(trainer, examples, lr, rows, tick)
+        if checkpoint:
+            checkpoints.save(checkpoint, kept, no_state, len(rows), rows)
+    return rows
+
+
+def _train_one(trainer: JudgeTrainer, examples: Sequence[Example], lr: float, rows: Sequence[dict], tick) -> list[dict]:
+    """Train a fresh classifier at one learning rate; its state is kept after every epoch that beats all before (`rows` too)."""
+    context, knobs, lm = trainer.context, trainer.classifier, trainer.context.lm
+    new: list[dict] = []
+
+    def on_epoch(epoch: int) -> bool:
+        before = [row["auc"] for row in [*rows, *new]]
+        new.append({"lr": lr, "epochs": epoch, **validation_metrics(context, TRIAL, trainer.validation)})
+        if new[-1]["auc"] > max(before, default=-1.0):
+            copy_adapter(lm, TRIAL, DISCRIMINATIVE)
+        return should_stop([row["auc"] for row in new], knobs.patience)
+
+    if TRIAL in lm.adapters:  # left by a training that was interrupted
+        lm.drop_adapter(TRIAL)
+    lm.new_adapter(TRIAL, trainer.lora, trainer.seed_of("lora-classifier"))
+    training = Training(lr, knobs.max_epochs, knobs.batch)
+    seed = trainer.seed_of("classifier")
+    train_sft(lm, TRIAL, examples, training, context.micro_tokens, seed, Monitor(on_epoch=on_epoch, progress=tick))
+    lm.drop_adapter(TRIAL)
+    return new

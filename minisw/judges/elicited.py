@@ -1,9 +1,14 @@
-"""First analyses with a verdict, out of the embedded base.
+"""First analyses with a verdict from the embedded base, which has never seen a request to judge.
 
-A real chat model can be asked to judge; the embedded one has never seen a verdict on a step. But it can do all the parts
-(pretraining.py): write the next step with care, say what a line concludes, compare two numbers. `chain` asks it for each
-part in turn and puts its answers one behind the other in the form of its own checks of equations. The verdict is the
-word its comparison ends with. Which of these the judge may learn from, the labels decide (judges/generative.py).
+This works for the embedded model only: it needs three requests that its pretraining taught (problems/arithmetic/
+pretraining.py). A chat model is asked with the judge's prompt instead. For each step,
+
+    1. the base writes the next step with care: its last number is what the result should be
+    2. it says the result of the step to be judged: the number that the step claims
+    3. it compares the two numbers; "same" means Positive, "different" Negative
+
+The three answers are put together into one reply in the form that a judge is asked for. Rejection sampling keeps those
+whose verdict is right (judges/rejection_sampled.py), so no skill is added here that the base does not have.
 """
 
 from __future__ import annotations
@@ -12,43 +17,47 @@ import re
 from collections.abc import Sequence
 
 from minisw import prompts
-from minisw.engine.model import LanguageModel
 from minisw.engine.requests import Request, Sampling
-from minisw.engine.sampler import Sampler
+from minisw.judges.base import JudgeContext, seeds_from
 from minisw.records import LabelledStep
 
+MAX_NEW_TOKENS = 250  # of each of the three answers
+VERDICTS = {"same": prompts.POSITIVE, "different": prompts.NEGATIVE}
 
-def chain(
-    lm: LanguageModel,
-    sampler: Sampler,
-    steps: Sequence[LabelledStep],
-    samples: int,
-    seed: int,
-    max_new_tokens: int = 250,
-    temperature: float = 1.0,
+
+def elicited_replies(
+    context: JudgeContext, steps: Sequence[LabelledStep], count: int, seed: int, temperature: float = 1.0
 ) -> list[list[str]]:
-    """`samples` replies for each step; a reply whose parts do not fit together is left as an empty text."""
+    """`count` replies of the bare base to each step: [steps][count]. If the three answers do not fit together, it is ""."""
+    lm, seed_of = context.lm, seeds_from(seed)
 
-    def ask(users: list[str], count: int, at: int) -> list[list[str]]:
-        requests = [Request(lm.chat(user), count) for user in users]
-        completions = sampler.generate(requests, Sampling(max_new_tokens, temperature), seed * 7 + at)
-        return [[lm.decode(c.ids).strip() for c in group] for group in completions]
+    def ask(users: Sequence[str], samples: int, name: str) -> list[list[str]]:
+        requests = [Request(lm.chat(user), samples) for user in users]
+        with lm.using(None):
+            groups = context.sampler.generate(requests, Sampling(MAX_NEW_TOKENS, temperature), seed_of(name))
+        return [[lm.decode(c.ids).strip() for c in group] for group in groups]
 
+    histories = ["".join(step.history).strip() or "(nothing)" for step in steps]
     careful = ask(
-        [prompts.CAREFUL.format(question=s.question, history="".join(s.history).strip() or "(nothing)") for s in steps],
-        samples,
-        0,
+        [prompts.CAREFUL.format(question=s.question, history=h) for s, h in zip(steps, histories, strict=True)], count, "careful"
     )
-    claims = ask([prompts.RESULT.format(chunk=s.chunk.strip()) for s in steps], 1, 1)
-    flat = [(i, text, _last_number(text), _last_number(claims[i][0])) for i, group in enumerate(careful) for text in group]
-    compared = ask([prompts.COMPARE.format(left=result or "0", right=claim or "1") for _, _, result, claim in flat], 1, 2)
-    replies: list[list[str]] = [[] for _ in steps]
-    for (i, text, result, claim), (words,) in zip(flat, compared, strict=True):
-        words = words.rstrip(".")
-        verdict = {"same": prompts.POSITIVE, "different": prompts.NEGATIVE}.get(words.split(", ")[-1])
-        fits = result is not None and claim is not None and verdict is not None
-        replies[i].append(f"{text}\nThe step says {claim}.\n{result} and {claim}: {words}.\n{verdict}" if fits else "")
-    return replies
+    claims = [_last_number(text) for (text,) in ask([prompts.RESULT.format(chunk=s.chunk.strip()) for s in steps], 1, "claim")]
+    results = [[_last_number(text) for text in group] for group in careful]
+    pairs = [(result or "0", claim or "1") for claim, group in zip(claims, results, strict=True) for result in group]
+    comparisons = iter(ask([prompts.COMPARE.format(left=left, right=right) for left, right in pairs], 1, "compare"))
+    return [
+        [_reply(text, result, claim, next(comparisons)[0]) for text, result in zip(texts, numbers, strict=True)]
+        for texts, numbers, claim in zip(careful, results, claims, strict=True)
+    ]
+
+
+def _reply(careful: str, result: str | None, claim: str | None, comparison: str) -> str:
+    """One reply from the three answers; "" if a number or the comparison's last word is missing."""
+    comparison = comparison.rstrip(".")
+    verdict = VERDICTS.get(comparison.split(", ")[-1])
+    if result is None or claim is None or verdict is None:
+        return ""
+    return f"{careful}\nThe step says {claim}.\n{result} and {claim}: {comparison}.\n{verdict}"
 
 
 def _last_number(text: str) -> str | None:

@@ -1,27 +1,32 @@
-"""The generative judge (StepWiser §3.3): an analysis first, then the verdict; votes; and P(Positive) at the verdict."""
+"""The generative judge (StepWiser §3.3): an analysis first, then the verdict. Also: votes, and P(Positive) at the verdict."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
-from minisw.engine.logprobs import next_token_probabilities
 from minisw.engine.requests import Request, Sampling
-from minisw.judges.base import JudgeContext, Progress
+from minisw.judges.base import JudgeContext, Progress, p_first
 from minisw.prompts import BOX, NEGATIVE, POSITIVE
 from minisw.records import Judgment, LabelledStep
 from minisw.verdicts import parse_verdict, verdict_prefix, vote
 
+_VERDICT_LINE = re.compile(r"(?:\n|^)[\s*#]*Verdict\W*$")  # the start of a last line that only announces the verdict
+
 
 class GenerativeJudge:
-    """Samples an analysis and a verdict for each step, with adapter `adapter` (None: the untrained base).
+    """Samples an analysis and a verdict for each step with adapter `adapter` (None: the untrained base).
 
-    With `votes` > 1, at a `temperature` above 0, the majority of so many sampled verdicts counts.
+    With `votes` > 1, that many replies are sampled for each step and the majority's verdict counts. `temperature` 0 is greedy.
+    Raises ValueError for several votes at temperature 0, which would all be the same.
     """
 
     def __init__(
         self, context: JudgeContext, adapter: str | None, name: str = "generative", temperature: float = 0.0, votes: int = 1
     ):
+        if votes > 1 and temperature <= 0:
+            raise ValueError(f"{votes} votes at temperature {temperature} are the same reply {votes} times: sample above 0")
         self.context, self.adapter, self.name = context, adapter, name
         self.temperature, self.votes = temperature, votes
 
@@ -33,16 +38,17 @@ class GenerativeJudge:
     def judge(
         self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None, probabilities: bool = False
     ) -> list[Judgment]:
-        """One judgment a step. `probabilities` measures P(Positive) at the verdict token, for one more forward.
+        """One judgment for each step.
 
-        Without it `p_positive` is the share of readable votes that are Positive (0.5 if none is readable).
+        `p_positive` is the share of readable votes that are Positive (0.5 if no vote is readable). With `probabilities` it is
+        P(Positive) at the verdict token of the reply shown as `analysis`, which costs one more forward pass.
         """
         lm = self.context.lm
-        prompts = [self.prompt(s) for s in steps]
+        prompts = [self.prompt(step) for step in steps]
+        sampling = Sampling(self.context.max_new_tokens, self.temperature)
         with lm.using(self.adapter):
-            sampling = Sampling(self.context.max_new_tokens, self.temperature)
             groups = self.context.sampler.generate([Request(p, self.votes) for p in prompts], sampling, seed, progress)
-            judgments = [_judgment([lm.decode(c.ids) for c in g], sum(len(c.ids) for c in g)) for g in groups]
+        judgments = [_judgment([lm.decode(c.ids) for c in group], sum(len(c.ids) for c in group)) for group in groups]
         if probabilities:
             measured = p_positive(self.context, self.adapter, prompts, [j.analysis for j in judgments])
             judgments = [
@@ -64,29 +70,39 @@ def _judgment(replies: Sequence[str], tokens: int) -> Judgment:
 def p_positive(
     context: JudgeContext, adapter: str | None, prompts: Sequence[list[int]], replies: Sequence[str]
 ) -> list[float | None]:
-    """P(Positive) against Negative at the verdict token of every reply; None where the reply has no verdict."""
+    """P(Positive) / (P(Positive) + P(Negative)) at the last verdict of each reply; None for a reply without a verdict.
+
+    `prompts[i]` holds the token ids that `replies[i]` answered; `adapter` is the judge's own (None: the bare base).
+    """
     prefixes = [verdict_prefix(reply) for reply in replies]
     readable = [i for i, prefix in enumerate(prefixes) if prefix is not None]
-    values = _p_at_verdict(context, adapter, [prompts[i] + context.lm.encode(prefixes[i]) for i in readable])
+    values = _p_behind(context, adapter, [prompts[i] for i in readable], [prefixes[i] for i in readable])
     out: list[float | None] = [None] * len(replies)
     for i, value in zip(readable, values, strict=True):
         out[i] = value
     return out
 
 
-def p_positive_along(context: JudgeContext, adapter: str | None, prompt: list[int], analysis: str) -> list[float]:
-    """P(Positive) if the verdict came after 0, 1, 2, … lines of an analysis (without its verdict): lines + 1 values."""
-    prefix = verdict_prefix(analysis)
-    lines = (analysis if prefix is None else prefix.removesuffix(BOX)).splitlines(keepends=True)
-    texts = ["".join(lines[:n]).rstrip("\n") + ("\n" if n else "") + BOX for n in range(len(lines) + 1)]
-    return _p_at_verdict(context, adapter, [prompt + context.lm.encode(text) for text in texts])
+def p_positive_along(context: JudgeContext, adapter: str | None, prompt: list[int], reply: str) -> list[float]:
+    """P(Positive) if the verdict came after 0, 1, 2, … lines of a reply's analysis: one value more than it has lines.
+
+    A line that only announces the verdict ("Verdict: ") is not counted: it stands before every verdict. The last value is
+    that of the whole reply, as `p_positive` measures it.
+    """
+    prefix = verdict_prefix(reply)
+    analysis = reply if prefix is None else prefix.removesuffix(BOX)
+    announced = _VERDICT_LINE.search(analysis) if prefix is not None else None
+    last = announced.group() if announced else "\n"
+    lines = (analysis[: announced.start()] if announced else analysis).splitlines(keepends=True)
+    texts = [last.lstrip() + BOX] + ["".join(lines[:n]).rstrip("\n") + last + BOX for n in range(1, len(lines) + 1)]
+    if prefix is not None:
+        texts[-1] = prefix
+    return _p_behind(context, adapter, [prompt] * len(texts), texts)
 
 
-def _p_at_verdict(context: JudgeContext, adapter: str | None, prompts: Sequence[list[int]]) -> list[float]:
-    if not prompts:
-        return []
-    lm = context.lm
-    box = len(lm.encode(BOX))
-    words = [lm.encode(verdict)[box] for verdict in (POSITIVE, NEGATIVE)]
-    with lm.using(adapter):
-        return next_token_probabilities(lm, prompts, words, context.micro_tokens)[:, 0].tolist()
+def _p_behind(context: JudgeContext, adapter: str | None, prompts: Sequence[list[int]], prefixes: Sequence[str]) -> list[float]:
+    r"""P(Positive) behind each prefix, a beginning of a reply that ends with `\boxed{`."""
+    encode = context.lm.encode
+    words = [verdict.removeprefix(BOX) for verdict in (POSITIVE, NEGATIVE)]
+    pairs = [(encode(prefix + words[0]), encode(prefix + words[1])) for prefix in prefixes]
+    return p_first(context, adapter, prompts, pairs)

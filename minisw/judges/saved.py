@@ -1,115 +1,201 @@
-"""TODO."""
+"""Saved judges: load one by its folder and judge with it, write its model card, merge it into one model."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from minisw import prompts
 from minisw.engine.loading import load_base
 from minisw.engine.sampler import Sampler
 from minisw.judges.base import JudgeContext
+from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.judges.generative import GenerativeJudge
+from minisw.presets import PRESETS
 from minisw.recipe import EMBEDDED, ModelKnobs, Recipe
 from minisw.records import Judgment, LabelledStep, write_json, write_text
 
-FACTS = "minisw.json"  # beside a saved judge: what it needs to be asked as it was trained
+FACTS = "minisw.json"  # beside a saved judge: how to load it and ask it
+SLOTS = 64  # rows that sample at once when a saved judge is used
+FOREIGN_MODEL = ModelKnobs(dtype="auto", autocast="", sampling_dtype="")  # for a judge that minisw did not save
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The contents of minisw.json: what is needed to ask a saved judge as it was trained."""
+
+    model: ModelKnobs
+    prompts: str = "english"  # a name of prompts.BY_NAME
+    max_new_tokens: int = 512  # of one reply
+    threshold: float | None = None  # of a classifier; None for a generative judge
 
 
 class LoadedJudge:
-    """A generative judge with its model."""
+    """A judge with its model, ready to judge the steps of any solution.
 
-    def __init__(self, judge: GenerativeJudge):
-        self._judge = judge
+    `adapter` is None if it is merged into the model; `threshold` is set for a classifier and None for a generative judge.
+    """
+
+    def __init__(self, context: JudgeContext, adapter: str | None, name: str = "judge", threshold: float | None = None):
+        self.context, self.adapter, self.name, self.threshold = context, adapter, name, threshold
 
     def judge(
         self, problem: str, steps: Sequence[str], votes: int = 1, temperature: float = 1.0, seed: int = 0
     ) -> list[Judgment]:
-        """A `Judgment` for every step: verdict (None where it cannot be read), `p_positive` by the verdict token, analysis.
+        """One `Judgment` for each step, given the steps before it: verdict (None if unreadable), `p_positive`, analysis.
 
-        Each step is judged given the ones before it. With `votes` > 1 the majority of so many sampled verdicts is given.
-        Raises ValueError for an empty problem or step.
+        One greedy reply decides each step, or the majority of `votes` > 1 replies sampled at `temperature`. `p_positive` is
+        measured at the verdict token. Raises ValueError for an empty problem or step, for a request that is longer than the
+        model's context, and for several votes of a classifier.
         """
         if not problem.strip() or not all(step.strip() for step in steps):
-            raise ValueError("the problem or a step is empty")
-        steps = [step.strip() + "\n\n" for step in steps]
-        items = [LabelledStep("", problem.strip(), tuple(steps[:i]), step, True) for i, step in enumerate(steps)]
-        judge = self._judge
-        judge.votes, judge.temperature = votes, temperature if votes > 1 else 0.0
-        return judge.judge(items, seed, probabilities=True) if items else []
+            raise ValueError("the problem or a step is empty: give text for both")
+        if votes < 1:
+            raise ValueError(f"{votes} votes are too few: give at least 1")
+        texts = [step.strip() + "\n\n" for step in steps]
+        items = [LabelledStep("", problem.strip(), tuple(texts[:i]), text, True) for i, text in enumerate(texts)]
+        if self.threshold is not None:
+            if votes > 1:
+                raise ValueError("this judge is a classifier, which always gives the same answer: leave votes at 1")
+            classifier = DiscriminativeJudge(self.context, self.adapter, self.threshold)
+            self._check_length(classifier, items, 1)
+            return classifier.judge(items, seed)
+        judge = GenerativeJudge(self.context, self.adapter, self.name, temperature if votes > 1 else 0.0, votes)
+        self._check_length(judge, items, self.context.max_new_tokens)
+        return judge.judge(items, seed, probabilities=True)
+
+    def _check_length(self, judge: GenerativeJudge | DiscriminativeJudge, items: Sequence[LabelledStep], reply: int) -> None:
+        """Raises ValueError if a request and a reply of `reply` tokens do not fit into the model's context."""
+        limit = getattr(self.context.lm.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+        for number, item in enumerate(items, 1):
+            length = len(judge.prompt(item))
+            if limit and length + reply > limit:
+                raise ValueError(
+                    f"step {number} with its problem and the steps before it has {length} tokens, and a reply may take {reply}: "
+                    f"the model's context is {limit} tokens; shorten the problem or the steps"
+                )
 
 
 def load_judge(path: str | Path, **changes: object) -> LoadedJudge:
-    """The judge in a folder that a run saved (an adapter), or that `merge` wrote. `changes` are knobs of its `ModelKnobs`,
-    such as `name` (another place of the same base), `device` or `four_bit`. Raises ValueError, in one line, where it cannot."""
+    """The judge in a folder that a run saved (an adapter) or that `merge` wrote (a whole model).
+
+    `changes` override fields of its `ModelKnobs`, such as `name` (where the base is), `device` or `four_bit`. Raises
+    ValueError, in one line, if it cannot be loaded.
+    """
     folder = Path(path)
     if not folder.is_dir():
-        raise ValueError(f"no such folder: {folder}; give the folder of a saved judge, such as runs/tiny-0/judge/judge")
+        raise ValueError(f"no such folder: {folder}; give the folder of a saved judge, such as runs/tiny-0/judges/stepwiser")
     facts = read_facts(folder)
     merged = not (folder / "adapter_config.json").is_file()
-    if merged:
-        facts["model"] |= {"name": str(folder), "gguf_file": ""}
-    lm = load_base(ModelKnobs(**(facts["model"] | changes)))
+    model = dataclasses.replace(facts.model, name=str(folder), gguf_file="") if merged else facts.model
+    lm = load_base(dataclasses.replace(model, **changes))
     adapter = None if merged else "judge"
     if adapter:
         lm.load_adapter(adapter, folder)
-    sampler = Sampler(lm, 64, facts["model"]["prefill_tokens"])
-    words = prompts.BY_NAME[facts["prompts"]]
-    context = JudgeContext(lm, sampler, words, facts["max_new_tokens"], facts["model"]["micro_tokens"])
-    return LoadedJudge(GenerativeJudge(context, adapter, folder.name))
+    sampler = Sampler(lm, SLOTS, model.prefill_tokens)
+    context = JudgeContext(lm, sampler, prompts.BY_NAME[facts.prompts], facts.max_new_tokens, model.micro_tokens)
+    return LoadedJudge(context, adapter, folder.name, facts.threshold)
 
 
-def read_facts(folder: Path) -> dict:
-    """What stands in minisw.json; for a judge from elsewhere, what its adapter says and our English prompts."""
-    plain = dataclasses.asdict(ModelKnobs(dtype="auto", autocast="", sampling_dtype=""))
+def read_facts(folder: Path) -> Facts:
+    """What minisw.json says; without that file, the base that the adapter's own configuration names, and English prompts.
+
+    Raises ValueError, in one line, if the folder holds no judge or the file is damaged.
+    """
     if (folder / FACTS).is_file():
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            return {**facts, "model": plain | facts["model"]}
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{folder / FACTS} is damaged: save the judge again, or remove it to use our defaults") from None
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        return {"model": plain | {"name": config["base_model_name_or_path"]}, "prompts": "english", "max_new_tokens": 512}
-    except OSError:
-        if (folder / "config.json").is_file():
-            return {"model": plain | {"name": str(folder)}, "prompts": "english", "max_new_tokens": 512}
-        raise ValueError(f"no judge in {folder}: it holds neither adapter_config.json nor config.json") from None
+            values = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            facts = Facts(**(values | {"model": dataclasses.replace(FOREIGN_MODEL, **values["model"])}))
+            prompts.BY_NAME[facts.prompts]
+            return facts
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(f"{folder / FACTS} is damaged: save the judge again, or remove the file to use defaults") from None
+    if (folder / "adapter_config.json").is_file():
+        try:
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            return Facts(dataclasses.replace(FOREIGN_MODEL, name="" + config["base_model_name_or_path"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(f"{folder / 'adapter_config.json'} is damaged or names no base: save the judge again") from None
+    if (folder / "config.json").is_file():
+        return Facts(dataclasses.replace(FOREIGN_MODEL, name=str(folder)))
+    raise ValueError(f"no judge in {folder}: it holds neither adapter_config.json nor config.json")
 
 
-def write_card(folder: Path, recipe: Recipe, what: str) -> None:
-    """minisw.json and a model card (README.md) beside a saved adapter."""
-    model = {f.name: getattr(recipe.model, f.name) for f in dataclasses.fields(ModelKnobs) if f.name != "device"}
-    facts = {"model": model, "prompts": recipe.problems.prompts, "max_new_tokens": recipe.judge.max_new_tokens}
-    write_json(folder / FACTS, facts)
-    base = "the model embedded in minisw" if recipe.model.name == EMBEDDED else recipe.model.name
-    head = "" if recipe.model.name == EMBEDDED else f"base_model: {recipe.model.name}\n"
-    knobs = recipe.judge
+def write_facts(folder: Path, facts: Facts) -> None:
+    """Write minisw.json. The device is left out: whoever loads the judge may have another."""
+    values = dataclasses.asdict(facts)
+    del values["model"]["device"]
+    write_json(folder / FACTS, values)
+
+
+def merge(path: str | Path, out: Path, **changes: object) -> None:
+    """Write a saved judge as one model, its adapter added into the weights, for `AutoModelForCausalLM.from_pretrained`.
+
+    `changes` as in `load_judge`. Raises ValueError for a base in 4 bits, which merging would round, and if `out` is not empty.
+    """
+    folder = Path(path)
+    facts = read_facts(folder)
+    model = dataclasses.replace(facts.model, **changes)
+    if model.four_bit:
+        raise ValueError("merging would round a 4-bit base: give --no-four-bit to merge into full weights")
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: give --merge a new folder")
+    lm = load_base(model)
+    lm.load_adapter("judge", folder)
+    lm.model.merge_and_unload().save_pretrained(out)
+    lm.tokenizer.save_pretrained(out)
+    write_facts(out, dataclasses.replace(facts, model=model))
+
+
+# --- the model card ------------------------------------------------------------------------------------------------------
+
+
+def write_card(folder: Path, recipe: Recipe, title: str, metrics: dict | None = None) -> None:
+    """Write minisw.json and a model card (README.md) beside a saved adapter.
+
+    `metrics` is what its training returned: `training` (a sentence), `labels`, and for a classifier `validation_labels` and
+    `threshold`. What it does not say, the card leaves out.
+    """
+    metrics = metrics or {}
+    threshold = metrics.get("threshold")
+    write_facts(folder, Facts(recipe.model, recipe.problems.prompts, recipe.judge.max_new_tokens, threshold))
+    embedded = recipe.model.name == EMBEDDED
+    base = "the model embedded in minisw" if embedded else recipe.model.name
+    head = "" if embedded else f"base_model: {recipe.model.name}\n"
+    what = (
+        "It writes an analysis of the step, then `\\boxed{Positive}` or `\\boxed{Negative}`."
+        if threshold is None
+        else f"It is a classifier: it replies + or -, and the step counts as Positive if P(+) is at least {threshold:g}."
+    )
+    facts = [
+        f"Made by minisw with {_preset(recipe)}, seed {recipe.seed}; the run's recipe.json holds every setting.",
+        f"Problems: {recipe.problems.source}.",
+        f"Labels: {_labels(recipe, metrics)}.",
+        f"Training: {metrics['training']}." if "training" in metrics else "",
+        "Limits: it was trained on solutions of these problems only, its labels have errors, and a step that it calls Positive "
+        "is not proven right.",
+    ]
     write_text(
         folder / "README.md",
         f"""---
 library_name: peft
 {head}tags: [minisw, stepwise-judge, process-reward-model, lora]
 ---
-# minisw: {what}
+# minisw judge: {title}
 
-A LoRA adapter (rank {recipe.lora.rank}, alpha {recipe.lora.alpha}) on {base}, made by minisw, which reproduces
-*StepWiser: stepwise generative judges* (arXiv 2508.19229) on one machine.
+A LoRA adapter (rank {recipe.lora.rank}, alpha {recipe.lora.alpha}) on {base} that judges single steps of solutions to
+mathematics problems. {what}
+minisw reproduces *StepWiser: stepwise generative judges* (arXiv 2508.19229) on one machine.
 
-- Problems: {recipe.problems.source}.
-- Labels: {recipe.annotate.source}, rule {recipe.annotate.rule}, M = {recipe.annotate.branches}.
-- Training: at most {knobs.labels} labels a pass, {knobs.passes} passes; then
-  {knobs.steps} GRPO steps of {knobs.prompts} × {knobs.group}.
-- Preset {recipe.preset}, seed {recipe.seed}; every knob and every figure stands in the run folder's recipe.json and claims.json.
-- Labels come from rollouts and are noisy; it was taught on short solutions of one kind of problem. A step that it passes is
-  not proven.
+{chr(10).join("- " + fact for fact in facts if fact)}
 
 ```python
 from minisw import load_judge
 
-judge = load_judge("THIS FOLDER")
+judge = load_judge("PATH OF THIS FOLDER")
 for j in judge.judge("Tom has 3 pens and buys 4. How many has he?", ["3+4=7.", "The answer is \\\\boxed{{7}}."]):
     print(j.verdict, j.p_positive, j.analysis)
 ```
@@ -117,20 +203,21 @@ for j in judge.judge("Tom has 3 pens and buys 4. How many has he?", ["3+4=7.", "
     )
 
 
-def merge(path: str | Path, out: Path, **changes: object) -> None:
-    """Write the judge as one model of its own, the adapter added into the weights, loadable by AutoModelForCausalLM.
+def _preset(recipe: Recipe) -> str:
+    """The recipe's preset, and whether other settings were changed too."""
+    default = PRESETS.get(recipe.preset)
+    changed = default is None or dataclasses.replace(default, seed=recipe.seed) != recipe
+    return f"preset {recipe.preset}" + (" and changed settings" if changed else "")
 
-    Raises ValueError for a judge in 4 bits, whose weights merging would round, and for a folder that is not empty.
-    """
-    folder = Path(path)
-    facts = read_facts(folder)
-    facts["model"] |= changes
-    if facts["model"].get("four_bit"):
-        raise ValueError("a 4-bit base cannot be merged without rounding: give --no-four-bit to merge into full weights")
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: give --merge a new folder")
-    lm = load_base(ModelKnobs(**facts["model"]))
-    lm.load_adapter("judge", folder)
-    lm.model.merge_and_unload().save_pretrained(out)
-    lm.tokenizer.save_pretrained(out)
-    write_json(out / FACTS, facts)
+
+def _labels(recipe: Recipe, metrics: dict) -> str:
+    """How many labels were used, and where they come from."""
+    counts = [f"{metrics['labels']} distinct steps" if "labels" in metrics else ""]
+    counts.append(f"{metrics['validation_labels']} more for validation" if "validation_labels" in metrics else "")
+    annotate = recipe.annotate
+    source = (
+        f"from rollouts ({annotate.branches} completions from behind each step, rule {annotate.rule})"
+        if annotate.source == "rollouts"
+        else f"from {annotate.source}"
+    )
+    return ", ".join([count for count in counts if count] + [source])

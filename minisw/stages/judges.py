@@ -1,14 +1,14 @@
 """Stage 3, StepWiser §3.3: train every judge of the registry on the same balanced labels.
 
     1. read the labels; balance them in `passes` passes
-    2. run each training of judges/registry.py
-    3. save each adapter with a model card, and all metrics
+    2. train each judge of judges/registry.py
+    3. save each adapter with a model card, and the metrics of all
 """
 
 from __future__ import annotations
 
 from minisw.judges.base import JudgeTrainer
-from minisw.judges.registry import TRAININGS
+from minisw.judges.registry import trainings
 from minisw.judges.saved import write_card
 from minisw.labels import balanced_steps, load_steps
 from minisw.records import write_json
@@ -16,33 +16,36 @@ from minisw.runs import Run
 
 
 def run_stage(run: Run) -> None:
-    """Writes judges/: a folder an adapter, their curves, and metrics.json (by adapter name)."""
-    knobs, folder, labels = run.recipe.judge, run.folder / "judges", run.folder / "annotate"
-    steps = balanced_steps(
-        load_steps(labels, "train", run.recipe.annotate), knobs.labels, run.seed_of("balance"), knobs.passes
-    )
-    validation = load_steps(labels, "validation", run.recipe.annotate)
-    if len(steps) < 4 or not validation:
+    """Writes judges/: ADAPTER/ (weights, model card), ADAPTER-curve.json, and metrics.json by adapter name.
+
+    Raises ValueError if there are too few labels.
+    """
+    trainer, metrics = judge_trainer(run), {}
+    for entry in trainings(run.recipe):
+        metrics[entry.id] = entry.train(trainer)
+        write_card(run.folder / "judges" / entry.id, run.recipe, entry.title, metrics[entry.id])
+    write_json(run.folder / "judges" / "metrics.json", metrics)
+
+
+def judge_trainer(run: Run) -> JudgeTrainer:
+    """The run's labels, knobs and seeds for training judges; trainings are saved in judges/ and resume there."""
+    recipe, labels = run.recipe, run.folder / "annotate"
+    train, validation = (load_steps(labels, split, recipe.annotate) for split in ("train", "validation"))
+    steps = balanced_steps(train, recipe.judge.labels, run.seed_of("balance"), recipe.judge.passes)
+    if len(set(steps)) < 4 or not validation:
         raise ValueError(
-            f"{len(steps)} balanced training labels and {len(validation)} validation labels are too few: annotate more "
+            f"{len(set(steps))} balanced training labels and {len(validation)} validation labels are too few: annotate more "
             "problems (--annotate.problems, --problems.validation, --annotate.samples), in a new --out"
         )
-    trainer = JudgeTrainer(
+    return JudgeTrainer(
         context=run.judge_context,
         steps=steps,
         validation=validation,
-        knobs=knobs,
-        classifier=run.recipe.classifier,
-        lora=run.recipe.lora,
+        knobs=recipe.judge,
+        classifier=recipe.classifier,
+        lora=recipe.lora,
         seed_of=run.seed_of,
-        train_adapter=lambda name, fit, total, what: run.train(name, folder, fit, total, f"{name}: {what}"),
+        train_adapter=lambda name, fit, total, what: run.train(name, run.folder / "judges", fit, total, f"{name}: {what}"),
         warn=lambda text: run.console.print(f"  [yellow]{text}[/]"),
-        in_parts=run.recipe.problems.prompts == "arithmetic",
+        in_parts=recipe.problems.prompts == "arithmetic",
     )
-    metrics: dict[str, dict] = {}
-    for train, wanted in TRAININGS:
-        if wanted(run.recipe):
-            metrics |= train(trainer)
-    for name in metrics:
-        write_card(folder / name, run.recipe, name)
-    write_json(folder / "metrics.json", metrics)

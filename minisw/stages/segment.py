@@ -18,6 +18,7 @@ from minisw.problems import first_mistakes
 from minisw.records import Problem, Solution, flat, write_json
 from minisw.runs import Run
 from minisw.teacher import segmentations
+from minisw.training.monitor import Monitor
 from minisw.training.sft import train_sft
 
 
@@ -89,7 +90,7 @@ def train_policy(run: Run, problems: Sequence[Problem], taught: Sequence[Solutio
 
     def fit(checkpoint, tick) -> list[dict]:
         seed = run.seed_of("segment-sft")
-        return train_sft(run.lm, POLICY, examples, knobs, run.recipe.model.micro_tokens, seed, checkpoint, progress=tick)
+        return train_sft(run.lm, POLICY, examples, knobs, run.recipe.model.micro_tokens, seed, Monitor(checkpoint, progress=tick))
 
     steps = knobs.epochs * (len(examples) // min(knobs.batch, len(examples)))
     return run.train(POLICY, run.folder / "segment", fit, steps, "SFT: the policy learns to segment")

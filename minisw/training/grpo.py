@@ -1,260 +1,318 @@
-"""Group relative policy optimisation, by hand: sample groups → reward → group advantage → clipped token loss → step.
+"""Group relative policy optimisation (GRPO), written out (StepWiser §3.3).
 
-After StepWiser §3.3 and the papers it builds on (GRPO; token-level loss and clip-higher from DAPO). How it differs from
-the textbook: no value model, no KL by default, the loss is summed over tokens and divided by *all* target tokens of the
-step (long analyses weigh as much a token as short ones, and the micro-batch size changes nothing), and groups whose
-rewards are all equal are left out before the forward pass, because their advantage is zero.
+A step of `train_grpo`:
 
-Metrics are named as in TRL:
-    reward, reward_std            mean reward; mean over the groups of the standard deviation within a group
-    frac_reward_zero_std          share of groups with equal rewards: they teach nothing
-    completions/mean_length       tokens an analysis
-    completions/clipped_ratio     share that was cut off at max_new_tokens
-    entropy                       mean entropy of the trained tokens' distribution, in nats
-    clip_ratio/low_mean, …/high_mean   share of tokens whose ratio was clipped below, above
-    kl                            mean KL towards the start (only with kl > 0)
-    grad_norm, loss, num_tokens   as usual
+    1. `rollout`: sample a group of completions for each prompt of the batch
+    2. `score`: reward each completion                                     [prompts, group]
+    3. `group_advantages`: (reward - mean) / std within each group         [prompts, group]
+    4. `update`: clipped token loss, optimizer step
+
+How this differs from the textbook:
+- No value model: the mean reward of the group is the baseline. No KL term by default.
+- The loss is summed over tokens and divided by *all* tokens of the mini-batch, so a token counts the same in short and in long
+  completions; the upper clip bound may be wider than the lower one, "clip-higher" (both: DAPO, Yu et al. 2025).
+- Groups with equal rewards have advantage 0. They are left out of the forward pass, which saves time, but their tokens still
+  count in the denominator.
+- The sampler computes in other types than training does, and with merged weights, so it does not sample from exactly the
+  distribution that is trained. Each token's loss is multiplied by a truncated importance weight (Yao et al. 2025).
+
+Metrics of a step, named as in TRL where TRL has the metric:
+    step                          number of the step, from 1
+    reward                        mean reward of the completions
+    reward_std                    standard deviation of the rewards within a group, averaged over groups
+    frac_reward_zero_std          share of groups with equal rewards, which teach nothing
+    completions/mean_length       mean length of a completion, in tokens
+    completions/clipped_ratio     share of completions cut off at max_new_tokens
+    completions/num_tokens        tokens sampled in this step (TRL's num_tokens adds up all steps, and prompts)
+    loss                          mean of the losses of the step's mini-batches
+    grad_norm                     norm of the gradient before clipping, averaged over the step's mini-batches
+    overflows                     repetitions of an update because its gradient overflowed in fp16
+and, if any group had unequal rewards, averaged over the tokens of those groups:
+    entropy                       entropy of the distribution that predicts the token, in nats
+    clip_ratio/low_mean           share of tokens whose ratio was clipped from below
+    clip_ratio/high_mean          share of tokens whose ratio was clipped from above
+    kl                            KL divergence from the adapter at the start (only with kl > 0)
+    sampling/logprob_difference   |log-probability in the sampler - log-probability in training| (only if the sampler returns any)
+Each function in `Monitor.measures` adds the mean of its values over the sampled texts, under its own name; train_judge logs:
+    verdicts/positive             share of sampled replies whose verdict is Positive
 """
 
 from __future__ import annotations
 
-import functools
-import random
-from collections.abc import Callable, Sequence
+import contextlib
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 
 import torch
 
-from minisw.engine.logprobs import Batch, Example, collate, micro_batches, token_logprobs
+from minisw.engine import distributed
+from minisw.engine.logprobs import Batch, Example, token_logprobs
 from minisw.engine.model import LanguageModel
-from minisw.engine.requests import Request, Sampling
+from minisw.engine.requests import Completion, Request, Sampling
 from minisw.engine.sampler import Sampler
 from minisw.recipe import JudgeKnobs
 from minisw.training import checkpoints
-from minisw.training.step import accumulate, clipped_step
+from minisw.training.losses import clip_counts, clipped_loss, group_advantages, importance_weights, kl_k3
+from minisw.training.monitor import DEFAULT_MONITOR, Monitor, warn_if_stalled
+from minisw.training.step import attempts, batches, epoch_order, trainable
 
-Reward = Callable[[int, str], float]  # (index of the prompt, completion text) -> reward
+Reward = Callable[[int, str], float]  # (index of the prompt, text of the completion) -> reward
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOConfig:
+    """The knobs of GRPO; recipe.JudgeKnobs explains those that it shares."""
+
+    steps: int
+    prompts: int  # in a step
+    group: int  # completions sampled for each prompt
+    updates: int  # mini-batches, each an optimizer step, that the samples of one step are split into
+    lr: float
+    clip_low: float
+    clip_high: float
+    kl: float
+    temperature: float
+    max_new_tokens: int
+    micro_tokens: int  # tokens in one forward and backward (recipe.ModelKnobs)
+
+    @classmethod
+    def of(cls, knobs: JudgeKnobs, micro_tokens: int) -> GRPOConfig:
+        """The configuration that `knobs` describe."""
+        names = {f.name for f in dataclasses.fields(cls)} - {"micro_tokens"}
+        return cls(**{name: getattr(knobs, name) for name in names}, micro_tokens=micro_tokens)
 
 
 @dataclass(frozen=True)
-class Episode:
-    """Everything about one sample: its tokens, its reward, and its advantage within its group."""
+class Group:
+    """The completions of one prompt. `index` is the prompt's place in the list that `train_grpo` was given."""
+
+    index: int
+    prompt: list[int]
+    completions: list[Completion]
+    texts: list[str]  # the completions, decoded
+
+
+@dataclass
+class Sample:
+    """One completion in `update`. Log-probabilities are those of its tokens at the sampling temperature: [tokens]."""
 
     example: Example
-    reward: float
     advantage: float
-    finished: bool
+    sampler_logprobs: list[float]  # in the sampler; empty if it returned none
+    old_logprobs: torch.Tensor | None = None  # in training before the first update; None: those of the sample's own forward
+    ref_logprobs: torch.Tensor | None = None  # under the adapter at the start; None without a KL term
 
 
 def train_grpo(
-    lm: LanguageModel,
+    sampler: Sampler,
     adapter: str,
     prompts: Sequence[list[int]],
     reward: Reward,
-    knobs: JudgeKnobs,
-    sampler: Sampler,
-    micro_tokens: int,
+    config: GRPOConfig,
     seed: int,
-    checkpoint: Path | None = None,
-    warn: Callable[[str], None] = print,
-    progress: Callable[[int, dict], None] | None = None,
-    save_every: int = 5,
+    monitor: Monitor = DEFAULT_MONITOR,
 ) -> list[dict]:
-    """Train `adapter` on `prompts` (token ids) by GRPO, in place; returns one dict of metrics a step.
+    """Train `adapter` of the sampler's model on `prompts` (token ids) in place; returns the metrics of every step.
 
-    With `checkpoint`, a killed training goes on from the last saved step with the same numbers as one that was not killed.
-    Raises ValueError without prompts.
+    State is saved every `monitor.save_every` steps: a training that was killed resumes from there with the same numbers.
+    Raises ValueError without prompts, for groups of one, at temperature 0, and if a reward is not finite.
     """
     if not prompts:
         raise ValueError("no prompts for GRPO: the balanced labels are empty; annotate more solutions")
+    if config.group < 2:
+        raise ValueError(f"GRPO compares the completions of a prompt, and group is {config.group}: give --judge.group 2 or more")
+    if not config.temperature > 0:
+        raise ValueError(f"GRPO needs samples that differ, and temperature is {config.temperature}: raise --judge.temperature")
+    lm = sampler.lm
     parameters = lm.adapter_parameters(adapter)
-    optimizer = torch.optim.AdamW(parameters.values(), lr=knobs.lr, weight_decay=0.0)
-    reference = {name: p.detach().clone() for name, p in parameters.items()} if knobs.kl else {}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=config.lr, weight_decay=0.0)
     scaler = lm.new_scaler()
-    start, metrics = checkpoints.load(checkpoint, parameters, optimizer, scaler) if checkpoint else (0, [])
-    with lm.using(adapter):
-        for step in range(start, knobs.steps):
-            chosen = prompts_of_step(len(prompts), knobs.prompts, step, seed)
-            episodes, record = collect(prompts, chosen, reward, knobs, sampler, seed * 100_003 + step)
-            for parameter in parameters.values():
-                parameter.requires_grad_(True)
-            record |= update(lm, episodes, parameters, optimizer, knobs, micro_tokens, reference)
-            for parameter in parameters.values():
-                parameter.requires_grad_(False)
-            metrics.append({"step": step + 1, **record})
-            warn_if_stalled(metrics, parameters, warn)
-            if progress:
-                progress(1, metrics[-1])
-            if checkpoint and ((step + 1) % save_every == 0 or step + 1 == knobs.steps):
-                checkpoints.save(checkpoint, parameters, optimizer, step + 1, metrics, scaler)
-    return metrics
+    reference = [p.detach().clone() for p in parameters.values()] if config.kl else None
+    start, history = checkpoints.load(monitor.checkpoint, parameters, optimizer, scaler)
+    with lm.using(adapter), trainable(parameters.values()):
+        for step in range(start, config.steps):
+            batch = batch_indices(len(prompts), config.prompts, step, seed)
+            groups = rollout(sampler, prompts, batch, config, step_seed(seed, step))  # 1. sample a group for each prompt
+            rewards = score(groups, reward)  # 2. reward each completion [prompts, group]
+            advantages = group_advantages(rewards)  # 3. (reward - mean) / std within the group [prompts, group]
+            metrics = update(lm, groups, advantages, optimizer, config, reference)  # 4. clipped token loss, optimizer step
+            history.append({"step": step + 1, **sampling_metrics(groups, rewards, monitor.measures), **metrics})
+            warn_if_stalled(history, parameters, monitor.warn)
+            if monitor.progress:
+                monitor.progress(1, history[-1])
+            if monitor.checkpoint and ((step + 1) % monitor.save_every == 0 or step + 1 == config.steps):
+                checkpoints.save(monitor.checkpoint, parameters, optimizer, step + 1, history, scaler)
+    return history
 
 
-def prompts_of_step(count: int, batch: int, step: int, seed: int) -> list[int]:
-    """Which prompts step `step` uses: endless shuffled passes, a function of the step alone so that it needs no state."""
-    chosen: list[int] = []
-    for at in range(step * batch, (step + 1) * batch):
-        epoch, index = divmod(at, count)
-        order = list(range(count))
-        random.Random(f"{seed}/{epoch}").shuffle(order)
-        chosen.append(order[index])
-    return chosen
+# --- 1. sample -----------------------------------------------------------------------------------------------------------
 
 
-def collect(
-    prompts: Sequence[list[int]], chosen: Sequence[int], reward: Reward, knobs: JudgeKnobs, sampler: Sampler, seed: int
-) -> tuple[list[Episode], dict]:
-    """Sample a group for each chosen prompt, reward it, and turn rewards into advantages (reward − mean) / std."""
-    sampling = Sampling(knobs.max_new_tokens, knobs.temperature)
-    groups = sampler.generate([Request(prompts[i], knobs.group) for i in chosen], sampling, seed)
-    episodes, stds = [], []
-    for index, group in zip(chosen, groups, strict=True):
-        rewards = torch.tensor([reward(index, sampler.lm.decode(c.ids)) for c in group])
-        # the mean of equal floats need not be that float: rounding must not become an advantage
-        spread = rewards - rewards.mean() if rewards.max() > rewards.min() else torch.zeros_like(rewards)
-        std = spread.square().mean().sqrt()
-        stds.append(std.item())
-        advantages = spread / (std + 1e-4)
-        episodes += [
-            Episode(Example(prompts[index], c.ids), r.item(), a.item(), c.finished)
-            for c, r, a in zip(group, rewards, advantages, strict=True)
-        ]
-    lengths = [len(e.example.completion) for e in episodes]
-    return episodes, {
-        "reward": sum(e.reward for e in episodes) / len(episodes),
-        "reward_std": sum(stds) / len(stds),
-        "frac_reward_zero_std": sum(std == 0 for std in stds) / len(stds),
-        "completions/mean_length": sum(lengths) / len(lengths),
-        "completions/clipped_ratio": sum(not e.finished for e in episodes) / len(episodes),
-        "num_tokens": sum(lengths),
+def batch_indices(count: int, batch: int, step: int, seed: int) -> list[int]:
+    """The `batch` prompts, out of `count`, of step `step` (from 0): consecutive pieces of endless shuffled epochs.
+
+    It depends on the arguments alone, so resuming needs no state.
+    """
+    places = range(step * batch, (step + 1) * batch)  # in the sequence of all epochs
+    return [epoch_order(count, place // count, seed)[place % count] for place in places]
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed that step `step` samples with."""
+    return zlib.crc32(f"{seed}/rollout/{step}".encode())
+
+
+def rollout(sampler: Sampler, prompts: Sequence[list[int]], batch: Sequence[int], config: GRPOConfig, seed: int) -> list[Group]:
+    """`config.group` completions for each of `prompts[i]`, i in `batch`, by the active adapter."""
+    requests = [Request(prompts[i], config.group) for i in batch]
+    completions = sampler.generate(requests, Sampling(config.max_new_tokens, config.temperature), seed)
+    return [
+        Group(i, prompts[i], group, [sampler.lm.decode(c.ids) for c in group])
+        for i, group in zip(batch, completions, strict=True)
+    ]
+
+
+# --- 2. reward -----------------------------------------------------------------------------------------------------------
+
+
+def score(groups: Sequence[Group], reward: Reward) -> torch.Tensor:
+    """The reward of every completion: [groups, n]. Raises ValueError if one is not finite."""
+    rewards = torch.tensor([[float(reward(group.index, text)) for text in group.texts] for group in groups])
+    if not rewards.isfinite().all():
+        raise ValueError("a reward is not a finite number: check the reward function")
+    return rewards
+
+
+def sampling_metrics(
+    groups: Sequence[Group], rewards: torch.Tensor, measures: Mapping[str, Callable[[str], float]]
+) -> dict[str, float]:
+    """The metrics that samples and rewards [groups, n] give; the module's docstring explains each."""
+    completions = [c for group in groups for c in group.completions]
+    texts = [text for group in groups for text in group.texts]
+    num_tokens = sum(len(c.ids) for c in completions)
+    return {
+        "reward": rewards.mean().item(),
+        "reward_std": rewards.std(1, correction=0).mean().item(),
+        "frac_reward_zero_std": (rewards.amax(1) == rewards.amin(1)).float().mean().item(),
+        "completions/mean_length": num_tokens / len(completions),
+        "completions/clipped_ratio": sum(not c.finished for c in completions) / len(completions),
+        "completions/num_tokens": num_tokens,
+        **{name: sum(float(measure(text)) for text in texts) / len(texts) for name, measure in measures.items()},
     }
+
+
+# --- 4. update -----------------------------------------------------------------------------------------------------------
 
 
 def update(
     lm: LanguageModel,
-    episodes: Sequence[Episode],
-    parameters: dict[str, torch.nn.Parameter],
+    groups: Sequence[Group],
+    advantages: torch.Tensor,
     optimizer: torch.optim.Optimizer,
-    knobs: JudgeKnobs,
-    micro_tokens: int,
-    reference: dict[str, torch.Tensor],
-) -> dict:
-    """`knobs.updates` optimizer steps, each on its share of the episodes, with the clipped token loss."""
-    share = -(-len(episodes) // knobs.updates)
-    parts = [episodes[at : at + share] for at in range(0, len(episodes), share)]
-    # the first part's old log-probabilities are those of its own training forward; later parts need theirs beforehand
-    old: dict[int, torch.Tensor] = {}  # by the episode's id
-    for part in parts[1:]:
-        for rows, batch in learning_batches(lm, part, micro_tokens >> lm.halvings):
-            old |= zip(map(id, rows), split_rows(batch, token_logprobs_of(lm, batch, knobs)), strict=True)
-    sums: dict[str, float] = {}
-    norms = []
-    for part in parts:
-        total = sum(len(e.example.completion) for e in part)
+    config: GRPOConfig,
+    reference: Sequence[torch.Tensor] | None = None,
+) -> dict[str, float]:
+    """`config.updates` optimizer steps, each on a mini-batch of the samples; returns the metrics of the update.
 
-        def learn(item: tuple[list[Episode], Batch], total: int = total) -> tuple[torch.Tensor, dict[str, float]]:
-            rows, batch = item
-            start = reference_logprobs(lm, batch, parameters, reference, knobs) if reference else None
-            logp, entropy = token_logprobs(lm, batch, knobs.temperature)
-            before = torch.cat([old[id(e)] for e in rows]) if id(rows[0]) in old else logp.detach()
-            advantage = batch.per_token([e.advantage for e in rows])
-            return clipped_loss(logp, before, advantage, entropy, total, knobs, start)
-
-        counts = accumulate(lm, micro_tokens, functools.partial(learning_batches, lm, part), learn, parameters.values())
-        if counts:
-            norms.append(clipped_step(lm, optimizer, parameters.values()))
-        sums = {key: sums.get(key, 0.0) + counts.get(key, 0.0) for key in sums | counts}
-    learnt, loss = sums.pop("tokens", 0), sums.pop("loss", 0.0)
-    means = {key: value / learnt for key, value in sums.items()}  # of no token there is no mean
-    return {"loss": loss / len(parts), "grad_norm": sum(norms) / max(1, len(norms)), **means}
-
-
-def clipped_loss(
-    logp: torch.Tensor,
-    before: torch.Tensor,
-    advantage: torch.Tensor,
-    entropy: torch.Tensor,
-    total: int,
-    knobs: JudgeKnobs,
-    start: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """The clipped token loss of a micro-batch, divided by the step's `total` tokens, and what is counted. All [targets].
-
-    StepWiser §3.3 with clip-higher (Yu et al. 2025): min(r·A, clip(r, 1 − clip_low, 1 + clip_high)·A), r = exp(logp − before).
-    `start`, log-probabilities under the adapter at the start, adds the KL term.
+    advantages: [groups, n]. `reference`: the optimizer's parameters as they were at the start of the training, for the KL term.
     """
-    ratio = (logp - before).exp()
-    clipped = ratio.clamp(1 - knobs.clip_low, 1 + knobs.clip_high)
-    loss = -torch.minimum(ratio * advantage, clipped * advantage)
-    counts = {
-        "tokens": len(logp),
-        "entropy": entropy.sum().item(),
-        "clip_ratio/low_mean": ((ratio < 1 - knobs.clip_low) & (advantage < 0)).sum().item(),
-        "clip_ratio/high_mean": ((ratio > 1 + knobs.clip_high) & (advantage > 0)).sum().item(),
-        "kl": 0.0,
-    }
-    if start is not None:
-        gap = start - logp
-        kl = gap.exp() - gap - 1  # k3, never negative
-        loss = loss + knobs.kl * kl
-        counts["kl"] = kl.sum().item()
-    loss = loss.sum() / total
-    return loss, counts | {"loss": loss.item()}
-
-
-def split_rows(batch: Batch, values: torch.Tensor) -> list[torch.Tensor]:
-    """Values of targets [targets] as one tensor a row."""
-    return list(values.split(batch.target.sum(1).tolist()))
-
-
-def learning_batches(lm: LanguageModel, episodes: Sequence[Episode], micro_tokens: int) -> list[tuple[list[Episode], Batch]]:
-    """Micro-batches of the episodes that can teach (advantage not zero)."""
-    alive = [e for e in episodes if e.advantage != 0]
-    share = not lm.checkpointing
-    return [
-        ([alive[i] for i in rows], collate([alive[i].example for i in rows], lm.tokenizer.pad_token_id, lm.device, share))
-        for rows in micro_batches([e.example for e in alive], micro_tokens, share)
+    samples = [
+        Sample(Example(group.prompt, completion.ids), advantage, completion.logprobs)
+        for group, row in zip(groups, advantages.tolist(), strict=True)
+        for completion, advantage in zip(group.completions, row, strict=True)
     ]
+    size = -(-len(samples) // config.updates)  # rounded up
+    mini_batches = [samples[at : at + size] for at in range(0, len(samples), size)]
+    # the first mini-batch takes its old log-probabilities from its own forward; the others need them before it is learnt
+    later = [sample for sample in chain(*mini_batches[1:]) if sample.advantage]
+    for sample, logprobs in zip(later, logprobs_of(lm, later, config), strict=True):
+        sample.old_logprobs = logprobs
+    if reference is not None:
+        trained = [sample for sample in samples if sample.advantage]
+        with weights_swapped(optimizer, reference):
+            ref_logprobs = logprobs_of(lm, trained, config)
+        for sample, logprobs in zip(trained, ref_logprobs, strict=True):
+            sample.ref_logprobs = logprobs
+
+    sums: dict[str, float] = {}
+    norms, overflows = [], 0
+    for mini_batch in mini_batches:
+        num_tokens = sum(len(sample.example.completion) for sample in mini_batch)
+        trained = [sample for sample in mini_batch if sample.advantage]
+        if not trained:  # a step without a gradient would still move the adapter, by Adam's momentum
+            continue
+        for attempt in attempts(lm, config.micro_tokens, optimizer):
+            with attempt, lm.training():
+                for rows, batch in batches(lm, [sample.example for sample in trained], attempt.micro_tokens):
+                    attempt.backward(*grpo_loss(lm, batch, [trained[i] for i in rows], num_tokens, config))
+            attempt.step()
+        norms.append(attempt.grad_norm)
+        overflows += attempt.overflows
+        sums = {key: sums.get(key, 0.0) + value for key, value in attempt.sums.items()}
+    loss, count = sums.pop("loss", 0.0), sums.pop("tokens", 0)
+    means = {key: value / count for key, value in sums.items()}
+    return {
+        "loss": loss / len(mini_batches),
+        "grad_norm": sum(norms) / max(1, len(norms)),
+        "overflows": overflows,
+        **means,
+    }
+
+
+def grpo_loss(
+    lm: LanguageModel, batch: Batch, samples: Sequence[Sample], num_tokens: int, config: GRPOConfig
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The loss of a micro-batch (`samples` are its rows), and sums over its tokens for the metrics."""
+    logprobs, entropy = token_logprobs(lm, batch, config.temperature)  # [targets]
+    if samples[0].old_logprobs is None:
+        old_logprobs = logprobs.detach()
+    else:
+        old_logprobs = torch.cat([sample.old_logprobs for sample in samples])
+    advantages = batch.per_token([sample.advantage for sample in samples])
+    sums = {"tokens": len(logprobs), "entropy": entropy.sum().item()}
+    low, high = clip_counts(logprobs, old_logprobs, advantages, config.clip_low, config.clip_high)
+    sums |= {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high}
+    if all(sample.sampler_logprobs for sample in samples):
+        sampler_logprobs = torch.tensor([x for sample in samples for x in sample.sampler_logprobs], device=logprobs.device)
+        sums["sampling/logprob_difference"] = (old_logprobs - sampler_logprobs).abs().sum().item()
+        advantages = advantages * importance_weights(old_logprobs, sampler_logprobs)  # the weight is positive: as if on the loss
+    loss = clipped_loss(logprobs, old_logprobs, advantages, num_tokens, config.clip_low, config.clip_high)
+    if samples[0].ref_logprobs is not None:
+        kl = kl_k3(logprobs, torch.cat([sample.ref_logprobs for sample in samples])).sum()
+        loss = loss + config.kl * kl / num_tokens
+        sums["kl"] = kl.item()
+    return loss, sums | {"loss": loss.item()}
 
 
 @torch.no_grad()
-def token_logprobs_of(lm: LanguageModel, batch: Batch, knobs: JudgeKnobs) -> torch.Tensor:
-    return token_logprobs(lm, batch, knobs.temperature)[0]
+def logprobs_of(lm: LanguageModel, samples: Sequence[Sample], config: GRPOConfig) -> list[torch.Tensor]:
+    """Log-probabilities of every sample's tokens under the active adapter, at the sampling temperature: [tokens] each."""
+    examples = [sample.example for sample in samples]
+    for attempt in attempts(lm, config.micro_tokens):
+        mine: dict[int, list[float]] = {}  # this process's share, by index of the sample
+        with attempt:
+            for rows, batch in batches(lm, examples, attempt.micro_tokens):
+                logprobs, _ = token_logprobs(lm, batch, config.temperature)
+                lengths = [len(examples[i].completion) for i in rows]
+                mine |= {i: values.tolist() for i, values in zip(rows, logprobs.split(lengths), strict=True)}
+    every = {i: values for part in distributed.all_gather(mine) for i, values in part.items()}
+    return [torch.tensor(every[i], device=lm.device) for i in range(len(samples))]
 
 
-def reference_logprobs(lm: LanguageModel, batch: Batch, parameters: dict, reference: dict, knobs: JudgeKnobs) -> torch.Tensor:
-    """Log-probabilities under the adapter as it was at the start: its few weights are swapped in for one forward."""
-    now = {name: p.detach().clone() for name, p in parameters.items()}
+@contextlib.contextmanager
+def weights_swapped(optimizer: torch.optim.Optimizer, weights: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Give the optimizer's parameters the values `weights` within the block, and their own again after it."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    own = [p.detach().clone() for p in parameters]
     with torch.no_grad():
-        for name, p in parameters.items():
-            p.copy_(reference[name])
-        try:
-            return token_logprobs_of(lm, batch, knobs)
-        finally:  # memory may run out in between
-            for name, p in parameters.items():
-                p.copy_(now[name])
-
-
-def warn_if_stalled(metrics: Sequence[dict], parameters: dict[str, torch.nn.Parameter], warn: Callable[[str], None]) -> None:
-    """Say aloud when nothing is learnt; each cause once, when it first appears."""
-    step, first = len(metrics), metrics[0]["completions/mean_length"]
-
-    def stuck(step: int) -> bool:
-        return step >= 5 and all(m["frac_reward_zero_std"] > 0.95 for m in metrics[step - 5 : step])
-
-    def shrunk(step: int) -> bool:
-        return metrics[step - 1]["completions/mean_length"] < 0.25 * first
-
-    if stuck(step) and not any(map(stuck, range(5, step))):
-        warn(
-            f"GRPO step {step}: for 5 steps over 95% of the groups had equal rewards, so almost nothing is learnt; "
-            "raise judge.group or judge.temperature, or check the labels"
-        )
-    if step == 3 and all(not p.any() for name, p in parameters.items() if "lora_B" in name):
-        warn("GRPO step 3: LoRA B is still zero: no gradient reaches the adapter")
-    if shrunk(step) and not any(map(shrunk, range(1, step))):
-        warn(
-            f"GRPO step {step}: the analyses have shrunk from {first:.0f} tokens to "
-            f"{metrics[-1]['completions/mean_length']:.0f}: the judge may have stopped reasoning"
-        )
+        for parameter, value in zip(parameters, weights, strict=True):
+            parameter.copy_(value)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, own, strict=True):
+                parameter.copy_(value)

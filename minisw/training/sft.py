@@ -1,84 +1,96 @@
-"""Supervised fine-tuning of an adapter: token-level cross-entropy on completions, hand-written."""
+"""Supervised fine-tuning (SFT) of an adapter: token-level cross-entropy on completions, written out.
+
+A step takes a batch of examples, sums the negative log-probabilities of all tokens of their completions (the end token
+included, the prompt excluded), divides by the number of these tokens, and makes one AdamW step.
+
+Metrics of a step:
+    step                     number of the step, from 1
+    loss                     mean negative log-probability of a completion token, in nats
+    lr                       learning rate of the step
+    grad_norm                norm of the gradient before clipping; 0 if no step was made
+    completions/num_tokens   completion tokens in the step
+    overflows                repetitions of the step because its gradient overflowed in fp16
+"""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
-from minisw.engine.logprobs import Batch, Example, collate, micro_batches, token_logprobs
+from minisw.engine.logprobs import Batch, Example, token_logprobs
 from minisw.engine.model import LanguageModel
 from minisw.recipe import Training
 from minisw.training import checkpoints
-from minisw.training.step import accumulate, clipped_step
+from minisw.training.monitor import DEFAULT_MONITOR, Monitor
+from minisw.training.step import attempts, batches, epoch_order, trainable
 
 
 def train_sft(
     lm: LanguageModel,
     adapter: str,
     examples: Sequence[Example],
-    knobs: Training,
+    training: Training,
     micro_tokens: int,
     seed: int,
-    checkpoint: Path | None = None,
-    on_epoch: Callable[[int], None] | None = None,
-    progress: Callable[[int, dict], None] | None = None,
+    monitor: Monitor = DEFAULT_MONITOR,
 ) -> list[dict]:
-    """Train `adapter` in place; returns one dict of metrics a step (`loss`, `lr`, `num_tokens`).
+    """Train `adapter` in place; returns the metrics of every step.
 
-    The loss of a step is divided by all its target tokens, so micro-batches change nothing. With `checkpoint` the state is
-    saved after every epoch and a training that was killed goes on behind the last one; `on_epoch(n)` is called there too.
-    Raises ValueError when there is nothing to train on.
+    Every epoch has an order of its own; the examples that do not fill its last batch are left out of it. `micro_tokens` limits
+    one forward and changes nothing else. State is saved after every epoch, after `monitor.on_epoch`, which ends the training by
+    returning True: a training that was killed resumes from the last saved epoch with the same numbers. Raises ValueError
+    without examples.
     """
     if not examples:
-        raise ValueError("no examples to train on: every one was filtered out")
+        raise ValueError("no examples to train on: all were filtered out; sample more of them")
     parameters = lm.adapter_parameters(adapter)
-    optimizer = torch.optim.AdamW(parameters.values(), lr=knobs.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=training.lr, weight_decay=0.0)
     scaler = lm.new_scaler()
-    done, metrics = checkpoints.load(checkpoint, parameters, optimizer, scaler) if checkpoint else (0, [])
-    batch = min(knobs.batch, len(examples))
-    per_epoch = len(examples) // batch
-    steps = per_epoch * knobs.epochs
-    with lm.using(adapter):
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
-        for epoch in range(done, knobs.epochs):
-            order = list(range(len(examples)))
-            random.Random(f"{seed}/{epoch}").shuffle(order)
-            for at in range(per_epoch):
-                step = epoch * per_epoch + at
-                lr = knobs.lr * min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
+    first_epoch, history = checkpoints.load(monitor.checkpoint, parameters, optimizer, scaler)
+    batch_size = min(training.batch, len(examples))
+    steps_per_epoch = len(examples) // batch_size
+    with lm.using(adapter), trainable(parameters.values()):
+        for epoch in range(first_epoch, training.epochs):
+            order = epoch_order(len(examples), epoch, seed)
+            for number in range(steps_per_epoch):
+                step = epoch * steps_per_epoch + number
+                lr = learning_rate(training.lr, step, training.epochs * steps_per_epoch)
                 optimizer.param_groups[0]["lr"] = lr
-                chosen = [examples[i] for i in order[at * batch : (at + 1) * batch]]
-                loss = _step(lm, chosen, optimizer, micro_tokens)
-                metrics.append({"step": step + 1, "loss": loss, "lr": lr, "num_tokens": sum(len(e.completion) for e in chosen)})
-                if progress:
-                    progress(1, metrics[-1])
-            if on_epoch:
-                on_epoch(epoch + 1)
-            if checkpoint:
-                checkpoints.save(checkpoint, parameters, optimizer, epoch + 1, metrics, scaler)
-        for parameter in parameters.values():
-            parameter.requires_grad_(False)
-    return metrics
+                batch = [examples[i] for i in order[number * batch_size : (number + 1) * batch_size]]
+                history.append({"step": step + 1, "lr": lr, **update(lm, batch, optimizer, micro_tokens)})
+                if monitor.progress:
+                    monitor.progress(1, history[-1])
+            if monitor.on_epoch and monitor.on_epoch(epoch + 1):
+                break
+            if monitor.checkpoint:
+                checkpoints.save(monitor.checkpoint, parameters, optimizer, epoch + 1, history, scaler)
+    return history
 
 
-def _step(lm: LanguageModel, examples: Sequence[Example], optimizer: torch.optim.Optimizer, micro_tokens: int) -> float:
-    total = sum(len(e.completion) for e in examples)
+def learning_rate(peak: float, step: int, steps: int) -> float:
+    """Learning rate of step `step` (from 0): warm-up over the first tenth of the steps, times a linear decay to zero over all."""
+    return peak * min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
 
-    def batches(tokens: int) -> Iterator[Batch]:
-        share = not lm.checkpointing
-        for rows in micro_batches(examples, tokens, share):
-            yield collate([examples[i] for i in rows], lm.tokenizer.pad_token_id, lm.device, share)
 
-    def learn(batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        logp, _ = token_logprobs(lm, batch)
-        loss = -logp.sum() / total
-        return loss, {"loss": loss.item()}
+def update(lm: LanguageModel, examples: Sequence[Example], optimizer: torch.optim.Optimizer, micro_tokens: int) -> dict:
+    """One optimizer step on `examples` with the active adapter; returns its metrics."""
+    num_tokens = sum(len(example.completion) for example in examples)
+    for attempt in attempts(lm, micro_tokens, optimizer):
+        with attempt, lm.training():
+            for _, batch in batches(lm, examples, attempt.micro_tokens):
+                attempt.backward(*cross_entropy(lm, batch, num_tokens))
+        attempt.step()
+    return {
+        "loss": attempt.sums["loss"],
+        "grad_norm": attempt.grad_norm,
+        "completions/num_tokens": num_tokens,
+        "overflows": attempt.overflows,
+    }
 
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    counts = accumulate(lm, micro_tokens, batches, learn, parameters)
-    clipped_step(lm, optimizer, parameters)
-    return counts["loss"]
+
+def cross_entropy(lm: LanguageModel, batch: Batch, num_tokens: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """The loss of a micro-batch, -Σ log p / num_tokens over its target tokens, as a tensor and as a number to add up."""
+    logprobs, _ = token_logprobs(lm, batch)  # [targets]
+    loss = -logprobs.sum() / num_tokens
+    return loss, {"loss": loss.item()}

@@ -19,7 +19,7 @@ from minisw.engine.sampler import Sampler
 from minisw.judges.saved import merge, write_card
 from minisw.presets import PRESETS
 from minisw.recipe import JudgeKnobs, Lora, ModelKnobs, Recipe
-from minisw.training.grpo import train_grpo
+from minisw.training.grpo import GRPOConfig, train_grpo
 
 SIZES = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
 KNOBS = JudgeKnobs(steps=3, prompts=3, group=4, lr=1e-2, max_new_tokens=8, temperature=1.0)
@@ -51,7 +51,7 @@ def reward(index: int, text: str) -> float:
 def step(lm, prompts, **changes):
     """GRPO on adapter "judge"; returns the metrics."""
     sampler = Sampler(lm, 16)
-    return train_grpo(lm, "judge", prompts[:5], reward, dataclasses.replace(KNOBS, **changes), sampler, 4096, seed=0)
+    return train_grpo(sampler, "judge", prompts[:5], reward, GRPOConfig.of(dataclasses.replace(KNOBS, **changes), 4096), seed=0)
 
 
 def moved(lm, before) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -13,7 +14,11 @@ from minisw import judge as judge_module
 from minisw import load_judge
 from minisw.engine.loading import load_base
 from minisw.judges import saved
+from minisw.judges.generative import GenerativeJudge
+from minisw.presets import PRESETS
+from minisw.prompts import NEGATIVE, POSITIVE
 from minisw.recipe import Lora, ModelKnobs, Recipe
+from minisw.records import LabelledStep
 
 RECIPE = Recipe(
     model=ModelKnobs(sampling_dtype="", autocast="", slots=4),
@@ -34,7 +39,7 @@ def folder(tmp_path_factory):
         if "lora_B" in name:
             p.data = 0.2 * torch.randn(p.shape, generator=generator)
     lm.save_adapter("judge", path)
-    saved.write_card(path, RECIPE, "judge: GRPO")
+    saved.write_card(path, RECIPE, "GRPO")
     return path
 
 
@@ -46,39 +51,115 @@ def test_adapter_peft_and_merged_model_judge_alike(folder, tmp_path):
     expected = verdicts(load_judge(folder).judge(PROBLEM, STEPS))
     assert len(expected) == 2 and len({analysis for _, analysis in expected}) == 2
     base = load_judge(folder)
-    base._judge.adapter = None
+    base.adapter = None
     assert verdicts(base.judge(PROBLEM, STEPS)) != expected  # else the adapter would not matter
     saved.merge(folder, tmp_path / "merged")
     assert verdicts(load_judge(tmp_path / "merged").judge(PROBLEM, STEPS)) == expected
 
     # as someone without minisw would: greedy, by transformers' own generation
-    judge = load_judge(folder)._judge
+    judge = GenerativeJudge(load_judge(folder).context, "judge")
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(RECIPE.model.folder(), dtype="float32"), folder)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32")
+    texts = [step + "\n\n" for step in STEPS]
     for model in (peft, plain):
         for at, (_, analysis) in enumerate(expected):
-            from minisw.records import LabelledStep
-
-            steps = [s + "\n\n" for s in STEPS]
-            ids = torch.tensor([judge.prompt(LabelledStep("", PROBLEM, tuple(steps[:at]), steps[at], True))])
+            ids = torch.tensor([judge.prompt(LabelledStep("", PROBLEM, tuple(texts[:at]), texts[at], True))])
             out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
-            assert judge.lm.decode(out[0, ids.shape[1] :].tolist()) == analysis
+            assert judge.context.lm.decode(out[0, ids.shape[1] :].tolist()) == analysis
 
 
-def test_probability_is_between_0_and_1_and_votes_are_counted(folder):
-    judge = load_judge(folder)
-    for j in judge.judge(PROBLEM, STEPS, votes=3):
-        assert 0 <= j.p_positive <= 1 and 0 <= j.vote <= 1
-    assert judge.judge(PROBLEM, []) == []
-    with pytest.raises(ValueError, match="the problem or a step is empty"):
-        judge.judge(PROBLEM, ["", "x"])
+@pytest.fixture
+def loaded(new_lm, context_of, fake_sampler):
+    """A generative judge on the tiny model with a scripted sampler: one vote in three is Positive."""
+    lm = new_lm("judge", noise=0.5)
+    sampler = fake_sampler(lm, lambda text, k: f"The step says 7. {[NEGATIVE, POSITIVE, NEGATIVE][k % 3]}")
+    return saved.LoadedJudge(context_of(lm, sampler), "judge")
 
 
-def test_the_card_says_what_it_is(folder):
+def test_steps_are_judged_given_those_before_them_and_votes_are_an_argument(loaded):
+    lm, calls = loaded.context.lm, loaded.context.sampler.calls
+    one = loaded.judge(PROBLEM, STEPS)
+    several = loaded.judge(PROBLEM, STEPS, votes=3, temperature=0.7, seed=4)
+    again = loaded.judge(PROBLEM, STEPS)
+    assert one == again  # nothing is left of the call in between
+    assert [c["sampling"].temperature for c in calls] == [0, 0.7, 0] and [c["counts"] for c in calls] == [[1, 1], [3, 3], [1, 1]]
+    assert {c["adapter"] for c in calls} == {"judge"} and calls[1]["seed"] == 4
+    request = f"{PROBLEM}\n\nSo far:\n{STEPS[0]}\n\nNew step:\n{STEPS[1]}\n\nJudge the new step."
+    assert calls[0]["prompts"][1] == lm.decode(lm.chat(request)) and "(nothing)" in calls[0]["prompts"][0]
+    assert [j.verdict for j in several] == [False, False] and several[0].votes == (False, True, False)
+    assert all(0 < j.p_positive < 1 for j in one + several)  # measured at the verdict token, not counted
+    assert loaded.judge(PROBLEM, []) == []
+
+
+@pytest.mark.parametrize(
+    ("problem", "steps", "votes", "message"),
+    [
+        (" ", ["x"], 1, "the problem or a step is empty"),
+        (PROBLEM, ["", "x"], 1, "the problem or a step is empty"),
+        (PROBLEM, ["x"], 0, "0 votes are too few"),
+        ("Tom has 12 apples. " * 90, ["4+1=5."], 1, "step 1 .* the model's context is 512 tokens; shorten"),
+        (PROBLEM, ["4+1=5."] * 70, 1, "step .* the model's context is 512 tokens; shorten"),
+    ],
+)
+def test_what_cannot_be_judged_is_one_line(problem, steps, votes, message, loaded):
+    with pytest.raises(ValueError, match=message) as caught:
+        loaded.judge(problem, steps, votes)
+    assert "\n" not in str(caught.value) and not loaded.context.sampler.calls
+
+
+def test_the_context_has_room_for_the_reply_too(loaded):
+    item = LabelledStep("", PROBLEM, (), STEPS[0] + "\n\n", True)
+    length = len(GenerativeJudge(loaded.context, "judge").prompt(item))
+    loaded.context.lm.model.get_base_model().config.max_position_embeddings = length + 40
+    loaded.judge(PROBLEM, STEPS[:1])
+    loaded.context.lm.model.get_base_model().config.max_position_embeddings = length + 39
+    with pytest.raises(ValueError, match=f"{length} tokens, and a reply may take 40"):
+        loaded.judge(PROBLEM, STEPS[:1])
+
+
+def test_the_card_says_what_it_is(folder, tmp_path):
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlibrary_name: peft\n") and "minisw: judge: GRPO" in card and "seed 0" in card
+    assert card.startswith("---\nlibrary_name: peft\n") and "minisw judge: GRPO" in card
+    assert "preset tiny and changed settings, seed 0" in card and "base_model" not in card
+    assert "8 completions from behind each step, rule abs_q" in card and "writes an analysis" in card
     facts = json.loads((folder / saved.FACTS).read_text(encoding="utf-8"))
     assert facts["prompts"] == "arithmetic" and facts["max_new_tokens"] == 12 and facts["model"]["name"] == "embedded"
+    assert "device" not in facts["model"] and facts["threshold"] is None
+
+
+def test_a_card_says_what_was_trained_on_what(tmp_path):
+    recipe = PRESETS["smoke"]
+    metrics = {"training": "SFT on + and -", "labels": 16, "validation_labels": 9, "threshold": 0.375}
+    saved.write_card(tmp_path, dataclasses.replace(recipe, seed=4), "discriminative", metrics)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "with preset smoke, seed 4;" in card and "base_model: Qwen/Qwen2.5-0.5B-Instruct\n" in card
+    assert "16 distinct steps, 9 more for validation, from rollouts (4 completions" in card
+    assert "P(+) is at least 0.375" in card and "Training: SFT on + and -." in card and "writes an analysis" not in card
+    elsewhere = dataclasses.replace(recipe, annotate=dataclasses.replace(recipe.annotate, source="prm800k"))
+    saved.write_card(tmp_path, elsewhere, "StepWiser", {"labels": 16})
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "Labels: 16 distinct steps, from prm800k." in card and "Training:" not in card and "rollouts" not in card
+    assert saved.read_facts(tmp_path).model == dataclasses.replace(recipe.model, device="auto")
+
+
+def test_a_saved_classifier_judges_as_a_classifier(tmp_path):
+    lm = load_base(RECIPE.model)
+    lm.new_adapter("discriminative", RECIPE.lora, 0)
+    lm.save_adapter("discriminative", tmp_path / "discriminative")
+    saved.write_card(tmp_path / "discriminative", RECIPE, "discriminative", {"threshold": 0.0})
+    judge = load_judge(tmp_path / "discriminative")
+    judgments = judge.judge(PROBLEM, STEPS)
+    assert [j.verdict for j in judgments] == [True, True] and all(0 < j.p_positive < 1 and j.tokens == 1 for j in judgments)
+    judge.threshold = 1.0
+    assert [j.verdict for j in judge.judge(PROBLEM, STEPS)] == [False, False]
+    with pytest.raises(ValueError, match="is a classifier"):
+        judge.judge(PROBLEM, STEPS, votes=3)
+
+
+def test_a_judge_from_elsewhere_is_asked_in_english_on_the_base_that_it_names(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}), encoding="utf-8")
+    facts = saved.read_facts(tmp_path)
+    assert facts.model.name == "some/base" and facts.prompts == "english" and facts.threshold is None
 
 
 def run(monkeypatch, *arguments):
@@ -112,24 +193,52 @@ def test_the_command_line_says_which_base_is_merged(folder, tmp_path, monkeypatc
         ("no adapter", "no such folder"),
         ("empty folder", "no judge in"),
         ("damaged facts", "minisw.json is damaged"),
+        ("unknown prompts", "minisw.json is damaged"),
+        ("unknown setting", "minisw.json is damaged"),
+        ("no base", "names no base"),
         ("no file", "cannot read"),
         ("not json", "is not JSON"),
         ("another thing", "must hold"),
+        ("empty list", "must hold"),
+        ("deep list", "is not JSON"),
+        ("too long", "the model's context is 2048 tokens"),
         ("no problem", "give a JSON file"),
+        ("no adapter option", "the following arguments are required: --adapter"),
+        ("unknown option", "unrecognized arguments: --vote"),
+        ("votes in words", "argument --votes: invalid int value: 'many'"),
+        ("no votes", "0 votes are too few"),
     ],
 )
 def test_one_line_says_what_is_wrong(spoil, message, folder, tmp_path, monkeypatch, capsys):
     adapter, path = folder, tmp_path / "problem.json"
-    path.write_text(json.dumps({"problem": PROBLEM, "steps": STEPS}))
-    if spoil in ("no adapter", "empty folder", "damaged facts"):
+    files = {
+        "empty folder": {},
+        "damaged facts": {saved.FACTS: "{"},
+        "unknown prompts": {saved.FACTS: '{"model": {}, "prompts": "latin"}'},
+        "unknown setting": {saved.FACTS: '{"model": {"depth": 3}}'},
+        "no base": {"adapter_config.json": "{}"},
+    }
+    if spoil == "no adapter":
+        adapter = tmp_path / "none"
+    if spoil in files:
         adapter = tmp_path / "adapter"
-        if spoil != "no adapter":
-            adapter.mkdir()
-        if spoil == "damaged facts":
-            (adapter / saved.FACTS).write_text("{")
-    path.write_text({"not json": "{", "another thing": '{"problem": 3}'}.get(spoil, path.read_text()))
-    arguments = ["--adapter", adapter] + ([] if spoil == "no problem" else [tmp_path / "none" if spoil == "no file" else path])
+        adapter.mkdir()
+        for name, text in files[spoil].items():
+            (adapter / name).write_text(text)
+    content = {"not json": "{", "another thing": '{"problem": 3}', "empty list": "[]", "deep list": "[" * 200_000}
+    long = {"problem": "Tom has 3 pens. " * 2000, "steps": STEPS}
+    path.write_text(content.get(spoil) or json.dumps(long if spoil == "too long" else {"problem": PROBLEM, "steps": STEPS}))
+    given = {
+        "no problem": ["--adapter", adapter],
+        "no file": ["--adapter", adapter, tmp_path / "none.json"],
+        "no adapter option": [path],
+        "unknown option": ["--adapter", adapter, "--vote", path],
+        "votes in words": ["--adapter", adapter, "--votes", "many", path],
+        "no votes": ["--adapter", adapter, "--votes", "0", path],
+    }
     with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, *arguments)
-    said = capsys.readouterr().err
-    assert stopped.value.code == 2 and message in said and said.count("\n") == 1
+        run(monkeypatch, *given.get(spoil, ["--adapter", adapter, path]))
+    captured = capsys.readouterr()
+    line = captured.err.split("\n")[-2]
+    assert stopped.value.code == 2 and line.startswith("minisw: ") and message in line and captured.out == ""
+    assert "Loading weights" in captured.err or captured.err.count("\n") == 1  # the loader may show its own progress
