@@ -81,7 +81,6 @@ def check(recipe: Recipe) -> None:
         for name, found, wanted in (
             ("--problems.prompts", recipe.problems.prompts, ("english",)),
             ("--segment.teacher", recipe.segment.teacher, ("prompted", "numbered")),
-            ("--evaluate.source", recipe.evaluate.source, ("processbench",)),
         ):
             if found not in wanted:
                 raise ValueError(f"{recipe.problems.source} has nothing for {name} {found}: give {name} {' or '.join(wanted)}")

@@ -55,7 +55,7 @@ SMOKE = Recipe(
         tenth=False,
         votes=1,
     ),
-    evaluate=EvaluateKnobs(source="processbench", solutions=6, resamples=500),
+    evaluate=EvaluateKnobs(solutions=6, resamples=500),
     search=SearchKnobs(problems=4, tries=2, votes=4),
 )
 
@@ -94,7 +94,7 @@ GPU_8GB = Recipe(
         lr=5e-5,
         max_new_tokens=400,
     ),
-    evaluate=EvaluateKnobs(source="processbench", parts=("gsm8k", "math"), solutions=400),
+    evaluate=EvaluateKnobs(parts=("gsm8k", "math"), solutions=400),
     search=SearchKnobs(problems=200, tries=5),
 )
 
@@ -142,7 +142,7 @@ PAPER = dataclasses.replace(
         tenth=True,
         votes=8,
     ),
-    evaluate=EvaluateKnobs(source="processbench", parts=("gsm8k", "math", "olympiadbench", "omnimath"), solutions=1000),
+    evaluate=EvaluateKnobs(parts=("gsm8k", "math", "olympiadbench", "omnimath"), solutions=1000),
     search=SearchKnobs(problems=500, tries=5),
 )
 

@@ -214,14 +214,12 @@ class ClassifierKnobs:
 
 @dataclass(frozen=True)
 class EvaluateKnobs:
-    """Stage 4: first-error F1 with exact labels (or ProcessBench's)."""
+    """Stage 4: first-error F1 on test solutions with exact labels, or on ProcessBench for tasks without exact labels."""
 
-    source: Literal["exact", "processbench"] = "exact"
-    """Steps of sampled solutions with the task's exact labels, or ProcessBench items."""
     parts: tuple[Literal["gsm8k", "math", "olympiadbench", "omnimath"], ...] = ("gsm8k",)
-    """Parts of ProcessBench, where that is the source."""
+    """Parts of ProcessBench, for tasks without exact labels."""
     solutions: int = 110
-    """Solutions judged; of each part of ProcessBench."""
+    """Solutions judged; with ProcessBench, of each part."""
     resamples: int = 1000
     """Bootstrap resamples of an interval."""
 

@@ -139,7 +139,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of a paper beside what was measured. `holds` is None when it was not tested, or is not settled by it."""
+    """One claim of a paper beside what was measured. `outcome` is what `report.claims.decide` says about it."""
 
     id: str
     claim: str
@@ -148,7 +148,8 @@ class Claim:
     measured: float | None
     interval: tuple[float, float] | None
     baseline: str
-    holds: bool | None
+    outcome: str  # holds, does not hold, not settled, not tested
+    same_contrast: bool = True  # False: the paper compares something else, or gives no figure
 
 
 def to_json(record: object) -> str:

@@ -22,7 +22,7 @@ from rich.console import Console
 from minisw.cli import STAGES, Command, parse, stop
 from minisw.recipe import Recipe
 from minisw.records import writes
-from minisw.report.page import table
+from minisw.report.page import claims_table
 from minisw.runs import Run
 from minisw.stages import annotate, evaluate, judges, preflight, report, search, segment
 
@@ -75,7 +75,7 @@ def run(command: Command) -> None:
     claims = folder / "claims.json"
     if claims.exists() and "report" in stages:
         functions["report"](this)  # once more, so that the page shows the report's own time
-        console.print(table(json.loads(claims.read_text(encoding="utf-8"))))
+        console.print(claims_table(json.loads(claims.read_text(encoding="utf-8"))))
         console.print(f"{this.facts['seconds']:.0f} s in all. The report: {folder / 'report.html'}")
 
 
@@ -90,7 +90,7 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         f"up to {recipe.classifier.max_lrs} learning rates × {recipe.classifier.max_epochs} epochs; RS-FT; "
         f"GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"
         + ("; RS-FT and GRPO again with a tenth of the labels" if j.tenth else ""),
-        "evaluate": f"{e.solutions} solutions ({e.source} labels), every judge",
+        "evaluate": f"{e.solutions} solutions (of each part, with ProcessBench), every judge",
         "search": f"{s.problems} problems, {s.tries} tries a chunk; baselines at the same tokens"
         + (f"; {p.hard} harder problems" if p.hard else ""),
         "report": "tables.json, report.html",

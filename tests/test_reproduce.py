@@ -38,7 +38,6 @@ def test_presets_and_knobs_are_read():
         (["--judge.group", "1"], "--judge.group is 1: .* at least 2"),
         (["--model.device", "gpu"], "cannot read the command line"),
         (["--problems.source", "gsm8k"], "give --problems.prompts english"),
-        (["--preset", "smoke", "--evaluate.source", "exact"], "give --evaluate.source processbench"),
     ],
 )
 def test_a_bad_command_line_is_one_line(arguments, words):

@@ -1,133 +1,217 @@
-"""TODO."""
+"""First-error metrics: how well does a judge find the first wrong step of a solution? Nothing here imports torch.
+
+An item is a solution. Its label is the index of its first wrong step, or −1 if all steps are right; a prediction has the
+same form. An unreadable verdict makes a prediction `WRONG`, which equals no label.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from minisw.evaluate import stats
+from minisw.evaluate.calibration import calibration_error
+from minisw.evaluate.stats import bootstrap, mean, paired_bootstrap
 from minisw.records import BenchItem, Judgment, LabelledStep, flat
 
-WRONG = -2  # a prediction that no label equals
+WRONG = -2  # a prediction that equals no label
+
+# --- predictions ---------------------------------------------------------------------------------------------------------
 
 
-def predict(judgments: Sequence[Judgment]) -> int:
-    """Index of the first Negative, −1 where all are Positive, `WRONG` where an unreadable verdict comes before that."""
-    for i, judgment in enumerate(judgments):
-        if judgment.verdict is None:
+def predict(verdicts: Sequence[bool | None]) -> int:
+    """The index of the first Negative verdict, −1 if all are Positive, `WRONG` if an unreadable one (None) comes first."""
+    for i, verdict in enumerate(verdicts):
+        if verdict is None:
             return WRONG
-        if not judgment.verdict:
+        if not verdict:
             return i
     return -1
 
 
+def predict_by_threshold(scores: Sequence[float], threshold: float) -> int:
+    """The index of the first step whose score is below `threshold`, −1 if there is none."""
+    return predict([score >= threshold for score in scores])
+
+
+# --- F1 ------------------------------------------------------------------------------------------------------------------
+
+
 def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b); 0 if both are 0."""
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
-def f1_official(rows: Sequence[tuple[BenchItem, int]]) -> float:
-    """ProcessBench's F1: harmonic mean of the accuracies on items with an error (its exact index) and without (−1)."""
-    return harmonic_mean(*accuracies(rows))
-
-
-def accuracies(rows: Sequence[tuple[BenchItem, int]]) -> tuple[float, float]:
-    """(accuracy on items with a labelled error, accuracy on items labelled −1)."""
+def accuracies(labels: Sequence[int], predictions: Sequence[int]) -> tuple[float, float]:
+    """(share of erroneous items whose first error is found exactly, share of error-free items that pass)."""
+    pairs = list(zip(labels, predictions, strict=True))
     return (
-        stats.mean([p == item.label for item, p in rows if item.label >= 0]),
-        stats.mean([p == item.label for item, p in rows if item.label < 0]),
+        mean([prediction == label for label, prediction in pairs if label >= 0]),
+        mean([prediction == label for label, prediction in pairs if label < 0]),
     )
 
 
-def f1_by_answer(rows: Sequence[tuple[BenchItem, int]]) -> float:
-    """StepWiser's own split: by final answer wrong / right instead of by label (paper-facts: Table 5's two metrics)."""
+def f1_official(labels: Sequence[int], predictions: Sequence[int]) -> float:
+    """ProcessBench's F1: the harmonic mean of the two `accuracies`. A judge that never or always objects gets 0."""
+    return harmonic_mean(*accuracies(labels, predictions))
+
+
+def f1_by_answer(labels: Sequence[int], predictions: Sequence[int], final_correct: Sequence[bool]) -> float:
+    """StepWiser's variant (Table 5): items are divided by final answer wrong / right instead of by label."""
+    rows = list(zip(labels, predictions, final_correct, strict=True))
     return harmonic_mean(
-        stats.mean([p == item.label for item, p in rows if not item.final_correct]),
-        stats.mean([p == item.label for item, p in rows if item.final_correct]),
+        mean([prediction == label for label, prediction, correct in rows if not correct]),
+        mean([prediction == label for label, prediction, correct in rows if correct]),
     )
+
+
+def f1_binary(labels: Sequence[int], predictions: Sequence[int]) -> float:
+    """ThinkPRM's F1: is there a mistake at all? 2·TP / (2·TP + FP + FN), where a mistake is the positive class.
+
+    An unreadable prediction (`WRONG`) is an error on either side.
+    """
+    pairs = list(zip(labels, predictions, strict=True))
+    found = sum(label >= 0 and prediction >= 0 for label, prediction in pairs)
+    wrong = sum(prediction == WRONG or (label >= 0) != (prediction >= 0) for label, prediction in pairs)
+    return 2 * found / (2 * found + wrong) if found else 0.0
+
+
+def balanced_accuracy(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> float:
+    """The mean of the hit rates on positive and on negative step labels; an unreadable verdict is a miss.
+
+    If all labels are of one side, its hit rate alone.
+    """
+    pairs = list(zip(labels, verdicts, strict=True))
+    sides = [[verdict is side for label, verdict in pairs if label is side] for side in (True, False)]
+    return mean([mean(side) for side in sides if side])
+
+
+# --- a threshold for judges that give scores -----------------------------------------------------------------------------
+
+
+def best_threshold(labels: Sequence[int], scores: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The threshold with the best official F1 on these items, and that F1. `scores` holds the step scores of each item.
+
+    A classifier that was trained on balanced labels rejects too much at 0.5 where few steps are wrong; the generative
+    judge has no threshold. Of 0.02, 0.04, …, 0.98 the middle of the longest run of best values is taken: its edge would
+    do as well on these items and worse on others.
+    """
+    tried = [i / 50 for i in range(1, 50)]
+    f1 = [f1_official(labels, [predict_by_threshold(row, t) for row in scores]) for t in tried]
+    best, runs = max(f1), [[]]
+    for threshold, value in zip(tried, f1, strict=True):
+        if value == best:
+            runs[-1].append(threshold)
+        elif runs[-1]:
+            runs.append([])
+    plateau = max(runs, key=len)
+    return plateau[len(plateau) // 2], best
+
+
+def by_solution(steps: Sequence[LabelledStep], scores: Sequence[float]) -> tuple[list[int], list[list[float]]]:
+    """First-error labels and step scores of each solution, for `best_threshold`.
+
+    The steps of a solution follow one another, the first of them has no history.
+    """
+    labels: list[int] = []
+    grouped: list[list[float]] = []
+    for step, score in zip(steps, scores, strict=True):
+        if not step.history:
+            labels.append(-1)
+            grouped.append([])
+        if not step.label and labels[-1] < 0:
+            labels[-1] = len(step.history)
+        grouped[-1].append(score)
+    return labels, grouped
+
+
+# --- all figures of one judge --------------------------------------------------------------------------------------------
+
+Row = tuple[BenchItem, int]  # an item and the prediction for it
+
+
+def part_of(item: BenchItem) -> str:
+    """The part of a benchmark that an item belongs to: its id without the number ("gsm8k-12": "gsm8k")."""
+    return item.id.rpartition("-")[0]
+
+
+def _official(rows: Sequence[Row]) -> float:
+    return f1_official([item.label for item, _ in rows], [prediction for _, prediction in rows])
+
+
+def _by_answer(rows: Sequence[Row]) -> float:
+    labels, final_correct = [item.label for item, _ in rows], [item.final_correct for item, _ in rows]
+    return f1_by_answer(labels, [prediction for _, prediction in rows], final_correct)
+
+
+def _averaged(f1: Callable[[Sequence[Row]], float]) -> Callable[[Sequence[Row]], float]:
+    """The mean of `f1` over the parts of the items, as the papers report ProcessBench."""
+
+    def average(rows: Sequence[Row]) -> float:
+        parts: dict[str, list[Row]] = {}
+        for row in rows:
+            parts.setdefault(part_of(row[0]), []).append(row)
+        return mean([f1(part) for part in parts.values()])
+
+    return average
+
+
+average_f1 = _averaged(_official)
 
 
 def score(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
-    """All figures of one judge: both F1 with their intervals, accuracies, step accuracy up to the first error, unreadable share,
-    the item's predictions; of every part on its own where there are several."""
+    """All figures of one judge, with 95% intervals that resample questions.
+
+    `f1` and `f1_by_answer` are averages over the parts, as in the papers; `f1_pooled` counts all items as one part. With
+    several parts, `by_part` has the figures of each. `predictions` holds one prediction for each item.
+    """
+    figures = _figures(items, judgments, seed, resamples)
     parts: dict[str, list[int]] = {}
     for i, item in enumerate(items):
-        parts.setdefault(item.id.rpartition("-")[0], []).append(i)
-    found = _figures(items, judgments, seed, resamples)
+        parts.setdefault(part_of(item), []).append(i)
     if len(parts) > 1:
-        found["by_part"] = {
-            part: _figures([items[i] for i in some], [judgments[i] for i in some], seed, resamples)
-            for part, some in parts.items()
-        }
-        for figures in found["by_part"].values():
-            del figures["predictions"]
-    return found
+        figures["by_part"] = {}
+        for part, indices in parts.items():
+            own = _figures([items[i] for i in indices], [judgments[i] for i in indices], seed, resamples)
+            figures["by_part"][part] = {key: own[key] for key in own if key not in ("f1_pooled", "predictions")}
+    return figures
 
 
 def _figures(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
-    rows = [(item, predict(j)) for item, j in zip(items, judgments, strict=True)]
-    upto = [
-        (s.label, j.verdict)
-        for item, js in zip(items, judgments, strict=True)
-        for s, j in list(zip(item.steps(), js, strict=True))[: item.label + 1 if item.label >= 0 else None]
-    ]
-    with_error, without = accuracies(rows)
-    sides = [stats.mean([verdict is label for label, verdict in upto if label is side]) for side in (True, False)]
+    rows = [(item, predict([j.verdict for j in own])) for item, own in zip(items, judgments, strict=True)]
+    questions = [item.question for item in items]
+    by_answer = _averaged(_by_answer)
+    with_error, without = accuracies([item.label for item in items], [prediction for _, prediction in rows])
     every = flat(judgments)
+    labelled = steps_until_error(items, judgments)
     return {
-        "f1": f1_official(rows),
-        "interval": stats.bootstrap(rows, f1_official, seed, resamples),
-        "f1_by_answer": f1_by_answer(rows),
-        "interval_by_answer": stats.bootstrap(rows, f1_by_answer, seed, resamples),
+        "f1": average_f1(rows),
+        "interval": bootstrap(rows, average_f1, seed, resamples, questions),
+        "f1_pooled": _official(rows),
+        "f1_by_answer": by_answer(rows),
+        "interval_by_answer": bootstrap(rows, by_answer, seed, resamples, questions),
         "accuracy_error": with_error,
         "accuracy_correct": without,
-        "balanced_accuracy": stats.mean(sides),
-        "unparseable": stats.mean([j.verdict is None for j in every]),
-        "tokens_per_step": stats.mean([j.tokens for j in every]),
-        "predictions": [p for _, p in rows],
+        "balanced_accuracy": balanced_accuracy([label for label, _ in labelled], [j.verdict for _, j in labelled]),
+        "calibration_error": calibration_error([j.p_positive for _, j in labelled], [label for label, _ in labelled]),
+        "unparseable": mean([j.verdict is None for j in every]),
+        "tokens_per_step": mean([j.tokens for j in every]),
+        "predictions": [prediction for _, prediction in rows],
     }
+
+
+def steps_until_error(
+    items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]
+) -> list[tuple[bool, Judgment]]:
+    """(label, judgment) of every step up to and including each item's first error; later steps have no label of their own."""
+    return [
+        (step.label, judgment)
+        for item, own in zip(items, judgments, strict=True)
+        for step, judgment in list(zip(item.steps(), own, strict=True))[: item.label + 1 if item.label >= 0 else None]
+    ]
 
 
 def f1_difference(
     items: Sequence[BenchItem], a: Sequence[int], b: Sequence[int], seed: int, resamples: int
 ) -> tuple[float, tuple[float, float]]:
-    """F1 of predictions `a` minus that of `b`, and its paired bootstrap interval."""
-    rows = list(zip(items, a, b, strict=True))
-
-    def difference(sample: Sequence[tuple[BenchItem, int, int]]) -> float:
-        return f1_official([(item, p) for item, p, _ in sample]) - f1_official([(item, p) for item, _, p in sample])
-
-    return difference(rows), stats.bootstrap(rows, difference, seed, resamples)
-
-
-def best_threshold(p: Sequence[float], steps: Sequence[LabelledStep]) -> tuple[float, float]:
-    """The threshold with the best first-error F1 on labelled steps, and that F1; steps of a solution stand in a row.
-
-    Trained half and half, a classifier at 0.5 calls too many steps wrong where few are. The generative judge has no
-    threshold to choose; the baseline gets this advantage, on validation labels.
-    """
-    items: list[BenchItem] = []
-    values: list[list[float]] = []
-    for value, step in zip(p, steps, strict=True):
-        if not step.history:
-            items.append(BenchItem(step.problem_id, step.question, (), -1, True))
-            values.append([])
-        items[-1] = dataclasses.replace(
-            items[-1], chunks=(*items[-1].chunks, step.chunk), label=items[-1].label if step.label else len(step.history)
-        )
-        values[-1].append(value)
-
-    def f1(threshold: float) -> float:
-        return f1_official(
-            [(item, next((i for i, v in enumerate(vs) if v < threshold), -1)) for item, vs in zip(items, values, strict=True)]
-        )
-
-    tried = [(t, f1(t)) for t in (i / 50 for i in range(1, 50))]
-    best = max(score for _, score in tried)
-    plateau = [t for t, score in tried if score == best]
-    return plateau[len(plateau) // 2], best  # its middle: an edge would be as good here and worse elsewhere
-
-
-def balanced_accuracy(judgments: Sequence[Judgment], labels: Sequence[bool]) -> float:
-    """Mean of the hit rates on positive and on negative labels; an unread verdict is a miss."""
-    sides = [[j.verdict is side for j, label in zip(judgments, labels, strict=True) if label is side] for side in (True, False)]
-    return stats.mean([stats.mean(side) for side in sides if side])
+    """Average F1 of the predictions `a` minus that of `b` on the same items, and its paired interval over questions."""
+    rows = [((item, p), (item, q)) for item, p, q in zip(items, a, b, strict=True)]
+    return paired_bootstrap(rows, average_f1, seed, resamples, [item.question for item in items])

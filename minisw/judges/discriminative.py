@@ -18,7 +18,7 @@ import torch
 from minisw.engine.logprobs import Example
 from minisw.engine.model import copy_adapter
 from minisw.evaluate import stats
-from minisw.evaluate.metrics import balanced_accuracy, best_threshold
+from minisw.evaluate.metrics import balanced_accuracy, best_threshold, by_solution
 from minisw.judges.base import JudgeContext, JudgeTrainer, Progress, p_first
 from minisw.prompts import MINUS, PLUS
 from minisw.recipe import ClassifierKnobs, Training
@@ -63,8 +63,8 @@ def validation_metrics(context: JudgeContext, adapter: str, validation: Sequence
     """AUC, balanced accuracy at 0.5, and the threshold with the best first-error F1, of one classifier on labelled steps."""
     judgments = DiscriminativeJudge(context, adapter).judge(validation)
     labels, scores = [step.label for step in validation], [j.p_positive for j in judgments]
-    threshold, f1 = best_threshold(scores, validation)
-    accuracy = balanced_accuracy(judgments, labels)
+    threshold, f1 = best_threshold(*by_solution(validation, scores))
+    accuracy = balanced_accuracy(labels, [j.verdict for j in judgments])
     return {"auc": stats.auc(scores, labels), "threshold": threshold, "f1": f1, "balanced_accuracy": accuracy}
 
 

@@ -1,20 +1,19 @@
-"""TODO."""
+"""The two kinds of charts in the report, as SVG within HTML: lines over steps, and horizontal bars with whiskers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from minisw.report.html import Html, element, finite, interval, join, number
+from minisw.report.columns import finite
+from minisw.report.html import Html, element, interval, join, number
 
-Point = tuple[float, float]
-
-
-Row = tuple[str, float | None, Sequence[float] | None]  # (name, value, [low, high])
+Point = tuple[float, float]  # (x, y)
+Bar = tuple[str, float | None, Sequence[float] | None]  # (name, value, [low, high] of its interval)
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers that enclose low…high."""
+    """Two to seven round numbers in steps of equal size that enclose low…high."""
     span = (high - low) or abs(high) or 1.0
     size = 10 ** math.floor(math.log10(span / 4))
     step = next(size * m for m in (1, 2, 2.5, 5, 10) if size * m >= span / 4 - 1e-12)
@@ -25,9 +24,9 @@ def ticks(low: float, high: float) -> list[float]:
 def line_chart(
     title: str, series: dict[str, Sequence[Point]], x_label: str, meaning: str, zero: bool = False, even: bool = False
 ) -> Html:
-    """A figure with one line a series of (x, y) points; points without a finite y are skipped, no point at all gives "".
+    """A figure with a line for each series, with `meaning` as its caption; "" if no point has finite coordinates.
 
-    `zero` puts 0 on the y axis. `even` spaces the distinct x evenly and marks each one (for M = 1, 2, 4, 8, …).
+    `zero` includes 0 in the y axis. `even` puts the distinct x at equal distances and labels each (M = 1, 2, 4, 8, …).
     """
     series = {name: sorted(p for p in points if finite(p[0]) and finite(p[1])) for name, points in series.items()}
     series = {name: points for name, points in series.items() if points}
@@ -58,7 +57,8 @@ def line_chart(
     for index, (name, points) in enumerate(series.items()):
         path = " ".join(f"{across(x)},{up(y)}" for x, y in points)
         marks.append(element("polyline", points=path, class_=f"line s{index % 4}"))
-        # Many dots would hide the line: past twelve they are only there to hover over, past a hundred only the last is.
+        # Many dots would hide the line: above twelve they are invisible and only show their value on hovering; above a
+        # hundred only the last one is drawn, to keep the page small.
         faint = " faint" if len(points) > 12 else ""
         for x, y in points if len(points) <= 100 else points[-1:]:
             hover = element("title", f"{name}: {x_label} {number(x)}, {number(y)}")
@@ -77,10 +77,10 @@ def line_chart(
     )
 
 
-def bar_chart(title: str, rows: Sequence[Row], meaning: str) -> Html:
-    """A figure with one horizontal bar a row from 0, its interval as a whisker; rows without a finite value are left out.
+def bar_chart(title: str, rows: Sequence[Bar], meaning: str) -> Html:
+    """A figure with one horizontal bar from 0 for each row that has a finite value, and its interval as a whisker.
 
-    Positions are percentages of the width, so that the texts keep their size on a narrow screen.
+    Positions are percentages of the width, so that texts keep their size on a narrow screen. "" without bars.
     """
     rows = [row for row in rows if finite(row[1])]
     if not rows:

@@ -1,56 +1,62 @@
-"""One run as one page: each claim beside its measurement, then what every stage did, read from the files of the run folder.
+"""One run as one HTML page, and its claims as a table for the terminal.
 
-    claims.json, <stage>/metrics.json, evaluate/showcase.json, search/trace.json, run.json ─▶ report.html, and a terminal table
+    claims.json, STAGE/metrics.json, evaluate/showcase.json, search/trace.json, run.json ─▶ report.html
 
-The page is a single file without scripts; its own policy forbids it to load anything.
+The page is a single file without scripts; its content security policy forbids it to load anything.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
+from importlib.resources import files
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from minisw.records import write_text
-from minisw.report.html import STYLE, Html, duration, element, interval, join, number
-from minisw.report.sections import SECTIONS, Section, _hardware, _verdict
+from minisw.records import write_json, write_text
+from minisw.report import columns
+from minisw.report.claims import HOLDS, UNTESTED, collect_claims, read_json
+from minisw.report.columns import claim_cells, pick
+from minisw.report.html import Html, duration, element, join
+from minisw.report.sections import OUTCOME, SECTIONS, Section, hardware
 
 
-def write_report(run: Path) -> Path:
-    """Write `run`/report.html from the files that are there, atomically, and return its path.
+def write_results(folder: Path) -> Path:
+    """Write claims.json and report.html of a run folder from its stages' metrics; the path of the page."""
+    write_json(folder / "claims.json", [dataclasses.asdict(claim) for claim in collect_claims(folder)])
+    return write_report(folder)
 
-    A file that is missing or holds nothing makes its section say "not run yet". Raises ValueError with the file's name where a
-    file is not JSON, and FileNotFoundError without the folder `run`.
+
+def write_report(folder: Path) -> Path:
+    """Write report.html from the files of a run folder, atomically; its path.
+
+    A section whose file is missing or empty says "not run yet". Raises ValueError with the name of a file that is not JSON.
     """
-    path = run / "report.html"
-    write_text(path, page(run))
+    path = folder / "report.html"
+    write_text(path, page(folder))
     return path
 
 
-def table(claims: list[dict]) -> Table:
-    """The claims for the terminal: claim, source, paper, measured [95% interval], holds / does not hold / not tested."""
-    made = Table()
-    for name in ("claim", "source", "paper", "measured [95% interval]", ""):
-        # Text, because rich would take square brackets in a plain string for its own markup.
-        made.add_column(Text(name), overflow="fold", justify="right" if name.startswith(("paper", "measured")) else "left")
+def claims_table(claims: list[dict]) -> Table:
+    """The claims of claims.json for the terminal."""
+    shown = pick(columns.CLAIM, "claim", "source", "paper", "measured", "outcome")
+    table = Table()
+    for column in shown:
+        # Text objects, because rich reads square brackets in plain strings as its own markup.
+        table.add_column(Text(column.title), overflow="fold", justify="right" if column.key in ("paper", "measured") else "left")
     for claim in claims:
-        _, words, style = _verdict(claim)
-        made.add_row(
-            Text(claim["claim"]),
-            Text(claim["source"]),
-            number(claim.get("paper")),
-            Text(interval(claim.get("measured"), claim.get("interval"))),
-            Text(words, style=style),
-        )
-    return made
+        cells = claim_cells(claim)
+        _, sign, colour = OUTCOME[claim["outcome"]]
+        outcome = Text(f"{sign} {claim['outcome']}", style=colour)
+        table.add_row(*(Text(cells[column.key]) for column in shown[:-1]), outcome)
+    return table
 
 
-def page(run: Path) -> str:
+def page(folder: Path) -> str:
     """The whole page as text. Raises as `write_report` does."""
-    facts_of_run = _read(run / "run.json") or {}
-    title = f"minisw: {facts_of_run['preset']}, seed {facts_of_run['seed']}" if facts_of_run else f"minisw: {run.resolve().name}"
+    run = read_json(folder / "run.json") or {}
+    title = f"minisw: {run['preset']}, seed {run['seed']}" if run else f"minisw: {folder.resolve().name}"
     head = element(
         "head",
         Html(
@@ -59,32 +65,24 @@ def page(run: Path) -> str:
             'style-src \'unsafe-inline\'"><link rel="icon" href="data:,">'
         ),
         element("title", title),
-        element("style", STYLE),
+        element("style", Html("\n" + files("minisw.report").joinpath("style.css").read_text(encoding="utf-8"))),
     )
-    links = element("nav", *(join(element("a", section.id, href=f"#{section.id}"), " ") for section in SECTIONS))
-    sections = [_section(section, _read(run / section.file)) for section in SECTIONS]
-    top = element("header", element("h1", title), element("p", _summary(_read(run / "claims.json") or [], facts_of_run)), links)
+    links = element("nav", *(join(element("a", section.title, href=f"#{section.id}"), " ") for section in SECTIONS))
+    sections = [_section(section, read_json(folder / section.file)) for section in SECTIONS]
+    summary = element("p", _summary(read_json(folder / "claims.json") or [], run))
+    top = element("header", element("h1", title), summary, links)
     return "<!doctype html>\n" + element("html", head, "\n", element("body", top, *sections), lang="en") + "\n"
-
-
-def _read(path: Path) -> dict | list | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def _section(section: Section, value: dict | list | None) -> Html:
     body = section.body(value) if value else element("p", "not run yet", class_="missing")
     heading = element("h2", section.title, " ", element("small", section.paper))
-    return element("section", heading, element("p", section.says), body, "\n", id=section.id)
+    return element("section", heading, element("p", section.introduction), body, "\n", id=section.id)
 
 
 def _summary(claims: list[dict], run: dict) -> str:
-    tested = [claim for claim in claims if claim.get("holds") is not None]
-    parts = [f"{sum(claim['holds'] for claim in tested)} of {len(tested)} tested claims hold" if claims else "no claims yet"]
+    tested = [claim["outcome"] for claim in claims if claim["outcome"] != UNTESTED]
+    parts = [f"{tested.count(HOLDS)} of {len(tested)} tested claims hold" if claims else "no claims yet"]
     if run:
-        parts += [duration(run.get("seconds")), _hardware(run.get("hardware") or {})]
+        parts += [duration(run.get("seconds")), hardware(run.get("hardware") or {})]
     return " · ".join(parts)

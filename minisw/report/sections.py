@@ -1,51 +1,38 @@
-"""TODO."""
+"""The sections of the HTML page: which file each one reads, what it explains, and how the file becomes HTML."""
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from minisw.report import columns
 from minisw.report.charts import bar_chart, line_chart
-from minisw.report.claims import verdict
-from minisw.report.html import Html, duration, element, facts, grid, interval, join, number
+from minisw.report.claims import FAILS, HOLDS, OPEN, UNTESTED
+from minisw.report.columns import claim_cells, pick
+from minisw.report.html import Html, duration, element, facts, grid, join, legend, number, table
+from minisw.report.steps import badge, solutions_body, trace_body
 
-HOLDS = {"holds": ("good", "✓", "green"), "does not hold": ("bad", "✗", "red"), "not tested": ("none", "–", "dim")}
+OUTCOME = {  # outcome: (class in HTML, sign, colour in the terminal)
+    HOLDS: ("good", "✓", "green"),
+    FAILS: ("bad", "✗", "red"),
+    OPEN: ("none", "~", "yellow"),
+    UNTESTED: ("none", "–", "dim"),
+}
 
-
-HOLDS["not settled"] = ("none", "~", "yellow")
-
-
-VERDICT = {True: ("good", "✓ Positive"), False: ("bad", "✗ Negative"), None: ("none", "? no verdict")}
-
-
-LABEL = {True: "right", False: "wrong"}
-
-
-CURVES = (  # (metric, title, what it means, does the axis start at 0)
-    (
-        "reward",
-        "Reward",
-        "Share of sampled analyses whose verdict agrees with the label; on balanced labels, guessing gives 0.5.",
-        False,
-    ),
+CURVES = (  # (metric of a training step, title, what it means, whether the axis starts at 0)
+    ("reward", "Reward", "Share of sampled analyses that are rewarded; on balanced labels guessing gives about 0.5.", False),
     (
         "completions/mean_length",
         "Length of an analysis",
-        "Mean tokens an analysis; a fall towards zero means that the judge has stopped reasoning.",
+        "Mean tokens of an analysis. A fall towards zero means that the judge stops reasoning.",
         True,
     ),
-    (
-        "entropy",
-        "Entropy",
-        "How undecided the judge is at a token, in nats; near zero all samples of a group say the same.",
-        True,
-    ),
+    ("entropy", "Entropy", "Mean entropy of the next token, in nats. Near zero all samples of a group agree.", True),
     (
         "frac_reward_zero_std",
-        "Groups that teach nothing",
-        "Share of groups whose rewards are all equal: their advantage, and so their gradient, is zero.",
+        "Groups without a gradient",
+        "Share of groups whose rewards are all equal: their advantages are zero, so they teach nothing.",
         True,
     ),
 )
@@ -53,62 +40,50 @@ CURVES = (  # (metric, title, what it means, does the axis start at 0)
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page: the file it reads, what one sees, and the function from the file's value to HTML."""
+    """One section: the file that it reads, an introduction, and the function from the file's value to HTML."""
 
     id: str
     file: str
     title: str
     paper: str
-    says: str
+    introduction: str
     body: Callable[..., Html]
 
 
-def _hardware(hardware: dict) -> str:
+def hardware(facts: dict) -> str:
+    """`AMD EPYC, 2 cores, no GPU, 23.5 GB memory`."""
     return ", ".join(
         (
-            str(hardware.get("cpu") or "unknown CPU"),
-            f"{number(hardware.get('cores'))} cores",
-            str(hardware.get("gpu") or "no GPU"),
-            f"{number(hardware.get('memory_gb'))} GB memory",
+            str(facts.get("cpu") or "unknown CPU"),
+            f"{number(facts.get('cores'))} cores",
+            str(facts.get("gpu") or "no GPU"),
+            f"{number(facts.get('memory_gb'))} GB memory",
         )
     )
 
 
-def _verdict(claim: dict) -> tuple[str, str, str]:
-    words = verdict(claim.get("holds"), claim.get("measured"))
-    kind, sign, style = HOLDS[words]
-    return kind, f"{sign} {words}", style
-
-
-def _badge(kind: str, words: str) -> Html:
-    return element("span", words, class_=f"badge {kind}")
-
-
 def claims_body(claims: list[dict]) -> Html:
-    rows = [
-        (
-            claim["claim"],
-            claim["source"],
-            number(claim.get("paper")),
-            interval(claim.get("measured"), claim.get("interval")),
-            claim.get("baseline"),
-            _badge(*_verdict(claim)[:2]),
-        )
-        for claim in claims
-    ]
-    return element("div", grid(("claim", "source", "paper", "measured [95% interval]", "against", ""), rows), class_="claims")
+    shown = pick(columns.CLAIM, "claim", "source", "paper", "measured", "baseline", "outcome")
+    rows = []
+    for claim in claims:
+        kind, sign, _ = OUTCOME[claim["outcome"]]
+        cells = claim_cells(claim)
+        rows.append([*(cells[column.key] for column in shown[:-1]), badge(kind, f"{sign} {claim['outcome']}")])
+    return element("div", grid([column.title for column in shown], rows), legend(shown), class_="claims")
 
 
 def segment_body(metrics: dict) -> Html:
-    arms = [(name, metrics[name]) for name in ("base", "policy") if metrics.get(name)]
-    columns = ("chunks", "tokens", "newline_chunks", "blank_line_chunks", "format_kept")
-    rows = [
-        (name, interval(arm.get("accuracy"), arm.get("interval")), *(number(arm.get(column)) for column in columns))
-        for name, arm in arms
-    ]
-    head = ("solver", "accuracy [95% interval]", "chunks", "tokens", "chunks by newline", "chunks by blank line", "format kept")
-    ratio = element("p", f"Ratio of chunks: ×{number(metrics['ratio'])}") if metrics.get("ratio") is not None else None
-    return join(grid(head, rows), ratio, facts({k: v for k, v in metrics.items() if k not in ("base", "policy", "ratio")}))
+    rows = [{"name": name, **metrics[name]} for name in ("base", "policy") if metrics.get(name)]
+    rest = {
+        "chunks over parts split at blank lines (ratio)": metrics.get("ratio"),
+        "accuracy, policy minus base": metrics.get("difference"),
+        "solutions sampled for SFT": metrics.get("sampled"),
+        "of these right": metrics.get("right"),
+        "segmented by the teacher and taught": metrics.get("taught"),
+        "loss of the last SFT step": metrics.get("final_loss"),
+    }
+    mistakes = _mistakes(metrics, "Solutions of the policy by the kind of their first mistake.")
+    return join(table(columns.SEGMENT, rows), facts(_known(rest)), mistakes)
 
 
 def annotate_body(metrics: dict) -> Html:
@@ -118,187 +93,96 @@ def annotate_body(metrics: dict) -> Html:
         rules = dict.fromkeys(row["rule"] for row in agreement)
         return {rule: [(row["m"], row.get(column)) for row in agreement if row["rule"] == rule] for rule in rules}
 
-    rules = [(row["rule"], number(row.get("positives"))) for row in metrics.get("rules") or []]
-    noise = "Share of Monte-Carlo labels that equal the exact one, by the completions sampled a boundary (M): label noise."
-    balanced = "The same, as the mean over right and wrong steps; a rule that says + to everything gets 0.5."
+    plain = "Share of Monte-Carlo labels that equal the exact one, by the completions sampled at a boundary (M)."
+    balanced = "The mean over right and wrong steps; a rule that calls everything positive gets 0.5."
     charts = element(
         "div",
-        line_chart("Agreement with the exact labels", by_rule("agreement"), "M", noise, even=True),
+        line_chart("Agreement with the exact labels", by_rule("agreement"), "M", plain, even=True),
         line_chart("Balanced agreement", by_rule("balanced_agreement"), "M", balanced, even=True),
         class_="charts",
     )
+    q = metrics.get("q") or {}
     rest = {
-        "solutions": metrics.get("solutions"),
-        "steps": metrics.get("steps"),
-        "share of steps exactly right": metrics.get("exact_positive"),
+        "solutions drawn": metrics.get("drawn"),
+        "accuracy of these": metrics.get("drawn_accuracy"),
+        "cut off at the token budget": metrics.get("drawn_cut_off"),
+        "solutions annotated": metrics.get("solutions"),
+        "their steps": metrics.get("steps"),
+        "steps drawn that are exactly right (share)": metrics.get("exact_positive"),
+        "mean Q of the prompt": q.get("start"),
+        "mean Q before the last chunk": q.get("before_last"),
+        "mean change of Q over a positive chunk": q.get("change_positive"),
+        "mean change of Q over a negative chunk": q.get("change_negative"),
     }
-    mistakes = [(kind, count, None) for kind, count in (metrics.get("mistakes") or {}).items()]
-    return join(
-        grid(("label rule", "share of positive labels"), rules),
-        charts,
-        facts(rest),
-        bar_chart("Mistakes by kind", mistakes, "Steps with each kind of mistake."),
-    )
+    mistakes = _mistakes(metrics, "Drawn solutions by the kind of their first mistake.")
+    labels = join(table(columns.RULE, metrics.get("rules") or []), table(columns.AGREEMENT, agreement))
+    return join(labels, charts, facts(_known(rest)), mistakes)
 
 
-def judge_body(metrics: dict) -> Html:
-    runs = {"all labels": metrics.get("grpo") or [], "a tenth of the labels": metrics.get("tenth") or []}
-    charts = [
-        line_chart(
-            title,
-            {name: [(row.get("step"), row.get(metric)) for row in rows] for name, rows in runs.items()},
-            "step",
-            meaning,
-            zero=zero,
-        )
-        for metric, title, meaning, zero in CURVES
+def judges_body(metrics: dict) -> Html:
+    """`metrics` maps an adapter to what its training measured."""
+    grpo = {name: entry["curve"] for name, entry in metrics.items() if any("reward" in row for row in entry.get("curve") or [])}
+    sft = {name: entry["curve"] for name, entry in metrics.items() if entry.get("curve") and name not in grpo}
+
+    def chart(curves: dict, metric: str, title: str, meaning: str, zero: bool) -> Html:
+        points = {name: [(row.get("step"), row.get(metric)) for row in rows] for name, rows in curves.items()}
+        return line_chart(title, points, "step", meaning, zero=zero)
+
+    charts = [chart(grpo, *curve) for curve in CURVES]
+    charts.append(chart(sft, "loss", "SFT loss", "Mean negative log-likelihood of the taught replies, a token.", True))
+    shown = ("training", "labels", "validation_labels", "replies", "right", "turned")
+    counts = {name: {key: entry[key] for key in shown if key in entry} for name, entry in metrics.items()}
+    sweeps = [
+        join(element("h3", f"{name}: knobs tried on validation labels"), table(columns.SWEEP, entry["sweep"]))
+        for name, entry in metrics.items()
+        if entry.get("sweep")
     ]
-    before = join(element("h3", "Before GRPO: learning the format"), facts(metrics["format"])) if metrics.get("format") else None
-    return join(element("div", *charts, class_="charts"), before)
+    return join(element("div", *charts, class_="charts"), facts(counts), *sweeps)
 
 
 def evaluate_body(metrics: dict) -> Html:
     rows = metrics.get("rows") or []
-    columns = ("accuracy_error", "accuracy_correct", "balanced_accuracy", "unparseable", "tokens_per_step")
-    head = (
-        "judge",
-        "labels used",
-        "F1 [95% interval]",
-        "accuracy, with error",
-        "accuracy, without error",
-        "balanced accuracy",
-        "unparseable",
-        "tokens a step",
-    )
+    parts = list(rows[0].get("by_part") or {}) if rows else []
     chart = bar_chart(
         "First-error F1",
         [(row["name"], row.get("f1"), row.get("interval")) for row in rows],
-        "Bar: harmonic mean of the two accuracies. Whisker: 95% interval.",
+        "Bar: harmonic mean of the accuracies with and without an error. Whisker: 95% interval over questions.",
     )
-    cells = [
-        (
-            row["name"],
-            number(row.get("labels_used")),
-            interval(row.get("f1"), row.get("interval")),
-            *(number(row.get(column)) for column in columns),
-        )
-        for row in rows
+    items = f"{number(metrics.get('items'))} solutions, {number(metrics.get('with_error'))} of them with an error."
+    wanted = columns.JUDGE if parts else [column for column in columns.JUDGE if column.key != "f1_pooled"]
+    by_part = [
+        join(element("h3", f"{part} only"), table(columns.PART, [{"name": row["name"], **row["by_part"][part]} for row in rows]))
+        for part in parts
     ]
-    count = element("p", f"{number(metrics.get('items'))} solutions, {number(metrics.get('with_error'))} of them with an error.")
     names = {row["id"]: row["name"] for row in rows if "id" in row}
-    pairs = {key: [names.get(part, part) for part in key.split("-")] for key in metrics.get("differences") or {}}
-    versus = _differences({" minus ".join(pair): metrics["differences"][key] for key, pair in pairs.items()})
-    return join(count, chart, grid(head, cells), versus)
-
-
-def _differences(found: dict[str, dict]) -> Html | None:
-    """Paired differences by what is compared: {"measured", "interval"} each."""
-    if not found:
-        return None
-    rows = [(name, interval(value.get("measured"), value.get("interval"), signed=True)) for name, value in found.items()]
-    return join(element("h3", "Differences"), grid(("on the same items", "difference [95% interval]"), rows))
+    differences = [
+        {"name": " minus ".join(names.get(part, part) for part in key.split("-")), **value}
+        for key, value in (metrics.get("differences") or {}).items()
+    ]
+    note = element("p", metrics["note"]) if metrics.get("note") else None
+    return join(element("p", items), note, chart, table(wanted, rows), *by_part, _differences(differences))
 
 
 def search_body(metrics: dict) -> Html:
-    rows = metrics.get("rows") or []
+    rows, hard = metrics.get("rows") or [], metrics.get("hard") or {}
     chart = bar_chart(
         "Accuracy",
         [(row["method"], row.get("accuracy"), row.get("interval")) for row in rows],
-        "Bar: share of problems answered rightly. Whisker: 95% interval.",
+        "Bar: share of problems with the right answer. Whisker: 95% interval.",
     )
-    versus = (("plain sampling", "difference"), ("random rejection", "random_difference"), ("majority", "majority_difference"))
-    last = _differences({f"chunk-reset minus {name}": metrics[key] for name, key in versus if metrics.get(key)})
-    hard = metrics.get("hard")
-    harder = join(element("h3", "Longer, harder problems"), _methods(hard["rows"])) if hard else None
-    return join(chart, _methods(rows), last, harder)
-
-
-def _methods(rows: list[dict]) -> Html:
-    columns = ("policy_tokens", "judge_tokens", "rejected_tokens", "tokens")
-    head = ("method", "accuracy [95% interval]", "policy tokens", "judge tokens", "rejected tokens", "all tokens")
-    return grid(
-        head,
-        [
-            (row["method"], interval(row.get("accuracy"), row.get("interval")), *(number(row.get(column)) for column in columns))
-            for row in rows
-        ],
-    )
-
-
-def _step(text: str, verdict: bool | None, analysis: str | None, *marks: Html | None, thrown_away: bool = False) -> Html:
-    kind, words = VERDICT[verdict]
-    shown = element("del" if thrown_away else "span", text, class_="text")
-    return element(
-        "details",
-        element("summary", _badge(kind, words), *marks, shown),
-        element("div", analysis or "(no analysis)", class_="analysis"),
-        class_=f"step {kind}",
-    )
-
-
-def _outcome(correct: bool | None) -> Html:
-    return _badge("good", "✓ right answer") if correct else _badge("bad", "✗ wrong answer")
-
-
-def showcase_body(solutions: list[dict]) -> Html:
-    return join(
-        *(
-            element(
-                "article",
-                element("div", solution["question"], class_="question"),
-                element("p", _outcome(solution.get("correct"))),
-                *(_shown_chunk(chunk) for chunk in solution["chunks"]),
-            )
-            for solution in solutions
-        )
-    )
-
-
-def _shown_chunk(chunk: dict) -> Html:
-    verdict, label = chunk.get("verdict"), chunk.get("label")
-    mark = None
-    if label is not None:
-        differs = verdict is not label
-        mark = element("span", f"exact: {LABEL[label]}", " ≠ verdict" if differs else None, class_=f"mark{' differs' * differs}")
-    probability = element("span", f"P(Positive) {number(chunk.get('p_positive'))}", class_="mark")
-    return _step(chunk["text"], verdict, chunk.get("analysis"), mark, probability)
-
-
-def trace_body(trace: dict) -> Html:
-    steps: list[Html] = []
-    groups = itertools.groupby(trace.get("tries") or [], key=lambda entry: entry["position"])
-    for place, (_, tries) in enumerate(groups, 1):
-        steps.append(element("div", f"Chunk {place}", class_="turn"))
-        for count, entry in enumerate(tries, 1):
-            fate = "kept" if entry["kept"] else "thrown away"
-            steps.append(
-                _step(
-                    entry["text"],
-                    entry.get("verdict"),
-                    entry.get("analysis"),
-                    element("span", f"try {count}, {fate}", class_="mark"),
-                    thrown_away=not entry["kept"],
-                )
-            )
-    given = trace.get("given")
-    answers = f" given: {'no answer' if given is None else given}, right: {trace.get('answer')}"
-    return element(
-        "article",
-        element("div", trace["question"], class_="question"),
-        element("p", _outcome(trace.get("correct")), answers),
-        *steps,
-    )
+    others = (("plain sampling", "difference"), ("random rejection", "random_difference"), ("majority", "majority_difference"))
+    differences = [{"name": f"chunk-reset minus {name}", **metrics[key]} for name, key in others if metrics.get(key)]
+    harder = join(element("h3", "Longer, harder problems"), table(columns.SEARCH, hard["rows"])) if hard.get("rows") else None
+    rate = facts(_known({"share of tries that the judge rejects": metrics.get("rejection_rate")}))
+    return join(chart, table(columns.SEARCH, rows), rate, _differences(differences), harder)
 
 
 def run_body(run: dict) -> Html:
-    stages = [
-        (name, duration(stage.get("seconds")), number(stage.get("tokens")), number(stage.get("peak_memory_gb")))
-        for name, stage in (run.get("stages") or {}).items()
-    ]
+    stages = [{"name": name, "time": duration(s.get("seconds")), **s} for name, s in (run.get("stages") or {}).items()]
     whole = {
         "all stages": duration(run.get("seconds")),
         "peak memory": f"{number(run.get('peak_memory_gb'))} GB",
-        "hardware": _hardware(run.get("hardware") or {}),
+        "hardware": hardware(run.get("hardware") or {}),
     }
     recipe = element(
         "details",
@@ -306,7 +190,20 @@ def run_body(run: dict) -> Html:
         element("pre", json.dumps(run.get("recipe") or {}, indent=2, ensure_ascii=False)),
     )
     versions = {name: str(version) for name, version in (run.get("versions") or {}).items()}
-    return join(facts(whole), grid(("stage", "time", "tokens", "peak memory, GB"), stages), facts(versions), recipe)
+    return join(facts(whole), table(columns.STAGE, stages), facts(versions), recipe)
+
+
+def _differences(rows: list[dict]) -> Html | None:
+    return join(element("h3", "Paired differences"), table(columns.DIFFERENCE, rows)) if rows else None
+
+
+def _mistakes(metrics: dict, meaning: str) -> Html:
+    rows = [(kind, number_of_them, None) for kind, number_of_them in (metrics.get("mistakes") or {}).items()]
+    return bar_chart("First mistakes by kind", rows, meaning)
+
+
+def _known(values: dict) -> dict:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 SECTIONS = (
@@ -315,7 +212,7 @@ SECTIONS = (
         "claims.json",
         "Claims",
         "",
-        "Each claim of the papers beside what this run measured, on its own model and data.",
+        "Each claim of the papers beside what this run measured, with its own model and data.",
         claims_body,
     ),
     Section(
@@ -323,8 +220,8 @@ SECTIONS = (
         "segment/metrics.json",
         "Segment",
         "StepWiser §3.1",
-        "The policy learns to cut its own solutions into chunks, each one complete logical step: fewer chunks, and the "
-        "accuracy should not fall.",
+        "The policy learns to cut its solutions into chunks, each one a complete logical step. There should be fewer chunks "
+        "than with a split at blank lines, and the accuracy should stay.",
         segment_body,
     ),
     Section(
@@ -332,25 +229,26 @@ SECTIONS = (
         "annotate/metrics.json",
         "Annotate",
         "StepWiser §3.2",
-        "Completions sampled after every chunk estimate how often it still leads to the right answer; the rules turn these "
+        "Completions sampled after every chunk estimate how often it still leads to the right answer. A rule turns these "
         "estimates into labels.",
         annotate_body,
     ),
     Section(
-        "judge",
-        "judge/metrics.json",
-        "Train the judge",
+        "judges",
+        "judges/metrics.json",
+        "Train the judges",
         "StepWiser §3.3",
-        "The judge writes an analysis, then a verdict, and is rewarded where the verdict equals the label (GRPO).",
-        judge_body,
+        "All judges learn from the same labels. The classifier learns + or −, RS-FT imitates the base's own right analyses, "
+        "and StepWiser's judge is rewarded if the verdict after its analysis equals the label (GRPO).",
+        judges_body,
     ),
     Section(
         "evaluate",
         "evaluate/metrics.json",
         "Evaluate",
         "ProcessBench; StepWiser Table 5",
-        "Each judge looks for the first wrong step of solutions; F1 is high only if it finds errors and also leaves right "
-        "solutions alone.",
+        "Each judge looks for the first wrong step of every solution. F1 is high only for a judge that finds errors and "
+        "also accepts right solutions.",
         evaluate_body,
     ),
     Section(
@@ -358,8 +256,8 @@ SECTIONS = (
         "search/metrics.json",
         "Search",
         "StepWiser §4.4, Table 7",
-        "The judge guides the policy: a chunk judged Negative is thrown away and sampled again. Compare accuracies only "
-        "beside the tokens that they cost.",
+        "The judge guides the policy: a chunk judged Negative is discarded and sampled again. Compare accuracies together "
+        "with the tokens that they cost.",
         search_body,
     ),
     Section(
@@ -367,18 +265,17 @@ SECTIONS = (
         "evaluate/showcase.json",
         "Solutions",
         "StepWiser §3.3",
-        "Sampled solutions, chunk by chunk, with the judge's verdicts, and the exact label where it is known. Click a chunk "
-        "to read the analysis.",
-        showcase_body,
+        "Sampled solutions, chunk by chunk, with the verdicts of StepWiser's judge and the label where it is known. Click a "
+        "chunk to read the analysis.",
+        solutions_body,
     ),
     Section(
         "trace",
         "search/trace.json",
         "One search",
         "StepWiser §4.4",
-        "What chunk-reset search did on one problem: tries that were thrown away are struck through. Click a try to read the "
-        "analysis.",
+        "Chunk-reset on one problem: discarded tries are struck through. Click a try to read the analysis.",
         trace_body,
     ),
-    Section("run", "run.json", "Run facts", "", "What it took, and with which knobs.", run_body),
+    Section("run", "run.json", "The run", "", "Time, memory, versions and knobs.", run_body),
 )

@@ -1,169 +1,188 @@
-"""Each claim of the papers against what was measured.
+"""Markdown tables of one run, or of several runs of one recipe with different seeds; and tables inside documents.
 
-python -m minisw.claims data/results/tiny/seed-*      one table over several runs: mean over seeds and its 95% interval
+A document marks a table with its name and run folders; `update` writes what stands between the marks:
+
+    <!-- table: claims data/results/tiny/seed-* -->
+    <!-- end -->
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-import sys
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minisw.evaluate import stats
-from minisw.report.claims import holds, verdict
+from minisw.evaluate.stats import mean, t_interval
+from minisw.records import Claim, write_text
+from minisw.report import columns
+from minisw.report.claims import SPECS, collect_claims, decide, read_json
+from minisw.report.columns import Column, cell, claim_cells, pick, used
 
-# 97.5% quantiles of Student's t for 1…9 degrees of freedom, for the mean over seeds
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-
-
-def over_seeds(folders: Sequence[Path]) -> list[dict]:
-    """Each claim's mean over runs, with Student's t interval of that mean (`interval`: other seeds) and the interval from the
-    runs' own bootstraps (`items_interval`: other test items). Raises ValueError where a folder has no claims."""
-    runs = []
-    for folder in folders:
-        try:
-            runs.append({c["id"]: c for c in json.loads((folder / "claims.json").read_text(encoding="utf-8"))})
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} has no readable claims.json ({error})") from None
-    if any(r.keys() != runs[0].keys() for r in runs):
-        raise ValueError("the runs have different claims: they were made by different versions of minisw")
-    rows = []
-    for name, first in runs[0].items():
-        tested = [r[name] for r in runs if r[name]["measured"] is not None]
-        values = [claim["measured"] for claim in tested]
-        interval = items = None
-        if tested:  # the runs' own intervals put together: what other test items would change, the trained models being these
-            half = math.sqrt(sum(((c["interval"][1] - c["interval"][0]) / 2) ** 2 for c in tested)) / len(tested)
-            items = (stats.mean(values) - half, stats.mean(values) + half)
-        if len(values) > 1:
-            middle = stats.mean(values)
-            spread = math.sqrt(sum((v - middle) ** 2 for v in values) / (len(values) - 1) / len(values))
-            half = T_QUANTILES[min(len(values) - 2, 8)] * spread
-            interval = (middle - half, middle + half)
-        rows.append(
-            {
-                **first,
-                "measured": stats.mean(values) if values else None,
-                "interval": interval,
-                "items_interval": items,
-                "each": values,
-                "each_holds": [claim["holds"] for claim in tested],
-                "holds": holds(name, interval),
-            }
-        )
-    return rows
-
-
-_INTERVALS = {"f1": "interval", "f1_by_answer": "interval_by_answer", "accuracy": "interval"}
-
-
-def row_tables(folders: Sequence[Path]) -> list[str]:
-    """Markdown tables of the stages' rows: figures the mean over the runs and each run's own, or one run's with its interval."""
-
-    def each(stage: str) -> list[dict]:
-        paths = [folder / stage / "metrics.json" for folder in folders]
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-
-    def figure(values: Sequence[float], digits: int = 2) -> str:
-        own = " ".join(f"{v:.{digits}f}" for v in values)
-        return f"{stats.mean(values):.{digits}f} ({own})" if len(values) > 1 else own
-
-    def rows(metrics: Sequence[dict], name: str, columns: Sequence[str]) -> list[list[str]]:
-        by_name = [{row[name]: row for row in m["rows"]} for m in metrics]
-        if any(found.keys() != by_name[0].keys() for found in by_name):
-            raise ValueError("the runs have different rows: put runs of one recipe together")
-
-        def cell(key: str, column: str) -> str:
-            text = figure([found[key][column] for found in by_name], 0 if "tokens" in column or "labels" in column else 2)
-            interval = by_name[0][key].get(_INTERVALS.get(column))
-            return f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if len(by_name) == 1 and interval else text
-
-        return [[key, *(cell(key, column) for column in columns)] for key in by_name[0]]
-
-    tables = []
-    if found := each("annotate"):
-        columns = ("balanced_agreement", "exact_positive_called_positive", "exact_negative_called_negative")
-        agreement = [
-            [first["rule"], str(first["m"]), *(figure([m["agreement"][i][c] for m in found]) for c in columns)]
-            for i, first in enumerate(found[0]["agreement"])
-        ]
-        if agreement:
-            head = ("label rule", "M", "balanced agreement with exact labels", "right called positive", "wrong called negative")
-            tables.append(markdown(head, agreement))
-    if found := each("evaluate"):
-        columns = (
-            "labels_used",
-            "f1",
-            "f1_by_answer",
-            "accuracy_error",
-            "accuracy_correct",
-            "balanced_accuracy",
-            "unparseable",
-            "tokens_per_step",
-        )
-        head = (
-            "judge",
-            "labels",
-            "F1",
-            "F1 by answer",
-            "error found",
-            "right passed",
-            "balanced, a step",
-            "unreadable",
-            "tokens a step",
-        )
-        tables.append(markdown(head, rows(found, "name", columns)))
-        for part in found[0]["rows"][0].get("by_part", {}):
-            split = [{"rows": [{"name": row["name"], **row["by_part"][part]} for row in m["rows"]]} for m in found]
-            tables.append(markdown((part, *head[2:]), rows(split, "name", columns[1:])))
-    if found := each("search"):
-        head = ("search", "accuracy", "policy tokens", "judge tokens")
-        tables.append(markdown(head, rows(found, "method", ("accuracy", "policy_tokens", "judge_tokens"))))
-    return tables
+# --- Markdown ------------------------------------------------------------------------------------------------------------
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    """A Markdown table: first column to the left, the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines) + "\n"
 
 
-def main() -> None:
+def _table(wanted: Sequence[Column], rows: Sequence[Sequence[dict]]) -> str:
+    """A table of `rows`, each of which is the same row of several runs."""
+    shown = used(wanted, [run for row in rows for run in row])
+    return markdown([column.title for column in shown], [[cell(column, row) for column in shown] for row in rows])
 
-    folders = [Path(argument) for argument in sys.argv[1:]]
-    try:
-        if not folders:
-            raise ValueError("name the run folders: python -m minisw.claims data/results/tiny/seed-*")
-        tables = row_tables(folders)
-        # a run that was stopped after some stage has rows to show and no claims yet
-        begun = tables and not any((folder / "claims.json").exists() for folder in folders)
-        rows = [] if begun else over_seeds(folders)
-    except ValueError as error:
-        print(f"minisw: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
-    def shown(value: float | Sequence[float] | None) -> str:
-        if value is None:
-            return "–"
-        return f"{value:+.3f}" if isinstance(value, float) else f"{value[0]:+.3f} … {value[1]:+.3f}"
+def _aligned(runs: Sequence[Sequence[dict]], *keys: str) -> list[list[dict]]:
+    """The rows of several runs by the values of `keys`: [row][run]. Raises ValueError if the runs have different rows."""
+    by_key = [{tuple(row.get(key) for key in keys): row for row in rows} for rows in runs]
+    if any(rows.keys() != by_key[0].keys() for rows in by_key):
+        raise ValueError("the runs have different rows: give runs of one recipe, which differ in the seed only")
+    return [[rows[key] for rows in by_key] for key in by_key[0]]
 
-    head = ("claim", "paper", "mean", "95%, other test items", "95%, other seeds", "each run", "each run says", "over seeds")
-    table = [
-        [
-            f"`{row['id']}`",
-            shown(row["paper"]),
-            shown(row["measured"]),
-            shown(row["items_interval"]),
-            shown(row["interval"]),
-            " ".join(f"{v:+.3f}" for v in row["each"]),
-            f"{sum(h is True for h in row['each_holds'])} of {len(row['each_holds'])} hold",
-            verdict(row["holds"], row["measured"]),
-        ]
-        for row in rows
+
+def _metrics(folders: Sequence[Path], stage: str) -> list[dict]:
+    """The metrics of a stage in the folders that have them."""
+    found = [read_json(folder / stage / "metrics.json") for folder in folders]
+    return [metrics for metrics in found if metrics]
+
+
+# --- claims --------------------------------------------------------------------------------------------------------------
+
+
+def pool(folders: Sequence[Path]) -> list[dict]:
+    """Each claim over runs with different seeds, decided on Student's t interval of the mean: the unit is the run.
+
+    A row has the fields of `Claim`, where `measured` is the mean and `interval` that t interval, and `each` (the figure
+    of each run) and `items_interval` (the runs' own intervals combined: other test items, the same trained models).
+    For a single run, `interval` is its own.
+    """
+    runs = [collect_claims(folder) for folder in folders]
+    return [_pooled([claims[i] for claims in runs]) for i in range(len(runs[0]))]
+
+
+def _pooled(claims: Sequence[Claim]) -> dict:
+    tested = [claim for claim in claims if claim.measured is not None]
+    values = [claim.measured for claim in tested]
+    if len(claims) == 1:
+        return {**dataclasses.asdict(claims[0]), "each": values, "items_interval": claims[0].interval}
+    measured, interval, items = (mean(values) if values else None), t_interval(values), None
+    if tested and all(claim.interval for claim in tested):
+        halves = [(claim.interval[1] - claim.interval[0]) / 2 for claim in tested]
+        half = math.sqrt(sum(h * h for h in halves)) / len(halves)
+        items = (measured - half, measured + half)
+    outcome = decide(SPECS[claims[0].id], measured, interval)
+    pooled = {"measured": measured, "interval": interval, "outcome": outcome, "each": values, "items_interval": items}
+    return {**dataclasses.asdict(claims[0]), **pooled}
+
+
+def claims_table(folders: Sequence[Path]) -> str:
+    """Every claim, by its id."""
+    several = ("mean", "over_seeds", "over_items", "each")
+    return _claims(folders, "id", "paper", *(several if len(folders) > 1 else ("measured",)), "outcome")
+
+
+def summary_table(folders: Sequence[Path]) -> str:
+    """Every claim in words, for a reader in a hurry."""
+    return _claims(folders, "claim", "paper", *(("mean", "over_seeds") if len(folders) > 1 else ("measured",)), "outcome")
+
+
+def _claims(folders: Sequence[Path], *keys: str) -> str:
+    shown = pick(columns.CLAIM, *keys)
+    rows = [claim_cells(row) for row in pool(folders)]
+    return markdown([column.title for column in shown], [[row[column.key] for column in shown] for row in rows])
+
+
+# --- stages --------------------------------------------------------------------------------------------------------------
+
+
+def segment_table(folders: Sequence[Path]) -> str:
+    """Base and segmented policy on the test problems."""
+    runs = [
+        [{"name": name, **metrics[name]} for name in ("base", "policy") if name in metrics]
+        for metrics in _metrics(folders, "segment")
     ]
-    print("\n".join([markdown(head, table), *tables] if rows else tables))
+    return _table(columns.SEGMENT, _aligned(runs, "name")) if runs else ""
 
 
-if __name__ == "__main__":
-    main()
+def agreement_table(folders: Sequence[Path]) -> str:
+    """How often Monte-Carlo labels agree with exact ones, by rule and M; "" if the task has no exact labels."""
+    runs = [metrics["agreement"] for metrics in _metrics(folders, "annotate") if metrics.get("agreement")]
+    return _table(columns.AGREEMENT, _aligned(runs, "rule", "m")) if runs else ""
+
+
+def judges_table(folders: Sequence[Path]) -> str:
+    """Every judge; then the same for each part, if there are several."""
+    runs = [metrics["rows"] for metrics in _metrics(folders, "evaluate") if metrics.get("rows")]
+    if not runs:
+        return ""
+    rows = _aligned(runs, "id")
+    parts = list(rows[0][0].get("by_part") or {})
+    wanted = columns.JUDGE if parts else [column for column in columns.JUDGE if column.key != "f1_pooled"]
+    tables = [_table(wanted, rows)]
+    for part in parts:
+        shown = [dataclasses.replace(columns.PART[0], title=f"judge, {part} only"), *columns.PART[1:]]
+        tables.append(_table(shown, [[{"name": run["name"], **run["by_part"][part]} for run in row] for row in rows]))
+    return "\n".join(tables)
+
+
+def search_table(folders: Sequence[Path]) -> str:
+    """Every search method; then the same on the harder problems, if the run has them."""
+    found = _metrics(folders, "search")
+    tables = [_table(columns.SEARCH, _aligned([m["rows"] for m in found], "method"))] if found else []
+    if found and all(metrics.get("hard") for metrics in found):
+        shown = [dataclasses.replace(columns.SEARCH[0], title="method, harder problems"), *columns.SEARCH[1:]]
+        tables.append(_table(shown, _aligned([metrics["hard"]["rows"] for metrics in found], "method")))
+    return "\n".join(tables)
+
+
+TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
+    "claims": claims_table,
+    "summary": summary_table,
+    "segment": segment_table,
+    "agreement": agreement_table,
+    "judges": judges_table,
+    "search": search_table,
+}
+
+
+def all_tables(folders: Sequence[Path]) -> list[str]:
+    """Every table that the folders have metrics for; the claims only once one of them has been tested."""
+    tested = any(claim["measured"] is not None for claim in pool(folders))
+    names = [name for name in TABLES if name != "summary" and (name != "claims" or tested)]
+    return [table for table in (TABLES[name](folders) for name in names) if table]
+
+
+# --- tables inside documents ---------------------------------------------------------------------------------------------
+
+_MARK = re.compile(r"<!-- table: (?P<words>[^\n]*?) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
+
+
+def update(path: Path) -> bool:
+    """Rewrite the marked tables of a Markdown file; folders are relative to it. Returns whether anything changed.
+
+    Raises ValueError, and writes nothing, for a mark without an end, an unknown table, or folders that do not exist.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        before = file.read()
+
+    def replacement(match: re.Match) -> str:
+        name, *patterns = match["words"].split()
+        if name not in TABLES:
+            raise ValueError(f"{path}: unknown table {name!r}: choose one of {', '.join(TABLES)}")
+        folders = [folder for pattern in patterns for folder in sorted(path.parent.glob(pattern)) if folder.is_dir()]
+        if not folders:
+            raise ValueError(f"{path}: no folder matches {' '.join(patterns) or 'the empty pattern'} of table {name!r}")
+        table = TABLES[name](folders)
+        if not table:
+            raise ValueError(f"{path}: the folders of table {match['words']!r} have no metrics for it")
+        return f"<!-- table: {match['words']} -->\n{table}<!-- end -->"
+
+    if before.count("<!-- table:") != len(_MARK.findall(before)):
+        raise ValueError(f"{path}: a mark <!-- table: NAME FOLDER --> has no <!-- end --> on a later line")
+    after = _MARK.sub(replacement, before)
+    if after != before:
+        write_text(path, after)
+    return after != before

@@ -1,8 +1,8 @@
-"""Stage 4: how good are the judges? First-error F1 in both definitions, with intervals, on items with known labels.
+"""Stage 4: how good are the judges? First-error F1 in two definitions, with intervals, on solutions with known labels.
 
-    1. the items: test solutions of the policy with exact labels, or ProcessBench
-    2. every judge of the registry judges every step
-    3. metrics a judge, and paired differences between judges
+    1. the items: test solutions of the policy with exact labels or, for tasks without exact labels, ProcessBench
+    2. every judge of the registry judges every step of every item
+    3. figures of each judge, and paired differences between judges
 """
 
 from __future__ import annotations
@@ -19,47 +19,49 @@ from minisw.judges.stepwiser import REJECTION_SAMPLED, STEPWISER, TENTH
 from minisw.records import BenchItem, Judgment, Problem, Solution, flat, write_json
 from minisw.runs import Run
 
-VOTE = "stepwiser_vote"
-DIFFERENCES = (
+VOTE = "stepwiser_vote"  # StepWiser's judge, majority of several sampled judgments
+DIFFERENCES = (  # (a, b): F1 of a minus F1 of b
     *((STEPWISER, other) for other in (DISCRIMINATIVE, "untrained", REJECTION_SAMPLED, "elicited")),
     (TENTH, DISCRIMINATIVE),
 )
 
 
 def run_stage(run: Run) -> None:
-    """Writes evaluate/: each judge's judgments (JSONL), metrics.json with a row a judge, showcase.json."""
+    """Writes evaluate/: the judgments of each judge (JSONL), metrics.json with a row for each judge, showcase.json."""
     folder, resamples = run.folder / "evaluate", run.recipe.evaluate.resamples
     trained = json.loads((run.folder / "judges" / "metrics.json").read_text(encoding="utf-8"))
     items = load_items(run)
     rows, predictions, judgments = [], {}, {}
     for name, judge in load_judges(run, trained).items():
         judgments[name] = judge_items(run, name, judge, items)
-        scores = score(items, judgments[name], run.seed, resamples)
-        predictions[name] = scores.pop("predictions")
+        figures = score(items, judgments[name], run.seed, resamples)
+        predictions[name] = figures.pop("predictions")
         labels = trained.get(STEPWISER if name == VOTE else name, {})
         used = labels.get("labels", 0) + labels.get("validation_labels", 0)
-        rows.append({"id": name, "name": judge.name, "labels_used": used, **scores})
+        rows.append({"id": name, "name": judge.name, "labels_used": used, **figures})
     differences = {}
     for a, b in DIFFERENCES:
         if {a, b} <= predictions.keys():
             measured, interval = f1_difference(items, predictions[a], predictions[b], run.seed, resamples)
             differences[f"{a}-{b}"] = {"measured": measured, "interval": interval}
+    counts = {
+        "items": len(items),
+        "questions": len({item.question for item in items}),
+        "with_error": sum(item.label >= 0 for item in items),
+    }
     write_json(folder / "showcase.json", showcase(items, judgments[STEPWISER]))
-    with_error = sum(item.label >= 0 for item in items)
-    write_json(
-        folder / "metrics.json", {"rows": rows, "differences": differences, "items": len(items), "with_error": with_error}
-    )
+    write_json(folder / "metrics.json", {"rows": rows, "differences": differences, **counts})
 
 
 def load_judges(run: Run, trained: dict[str, dict]) -> dict[str, Judge]:
-    """The judges of the run by id; `trained` is what training measured."""
+    """The judges of the run by id, with their adapters loaded. `trained` holds what training measured, by adapter."""
     judges: dict[str, Judge] = {}
     for entry in registry.entries(run.recipe):
         if entry.trained:
             run.require(entry.id, run.folder / "judges" / entry.id)
         judges[entry.id] = entry.build(run.judge_context, trained.get(entry.id, {}))
     knobs = run.recipe.judge
-    if knobs.votes > 1:
+    if knobs.votes > 1:  # sampled as in training: greedy votes would all be the same
         name = f"StepWiser, majority of {knobs.votes}"
         judges[VOTE] = GenerativeJudge(run.judge_context, STEPWISER, name, knobs.temperature, knobs.votes)
     return judges
@@ -69,19 +71,24 @@ def load_judges(run: Run, trained: dict[str, dict]) -> dict[str, Judge]:
 
 
 def load_items(run: Run) -> list[BenchItem]:
-    """The items that the recipe names. Raises ValueError if the task cannot offer them."""
+    """Test solutions with exact labels if the task has such labels, else the recipe's parts of ProcessBench.
+
+    Raises ValueError if there are none.
+    """
     knobs, task = run.recipe.evaluate, run.task
-    if knobs.source == "exact":
-        if task.exact_labels is None:
-            raise ValueError(f"the task {task.name!r} has no exact labels: use --evaluate.source processbench")
-        return exact_items(run)
-    if task.bench is None:
-        raise ValueError(f"the task {task.name!r} has no ProcessBench part: use --evaluate.source exact")
-    return [item for part in knobs.parts for item in task.bench(part, knobs.solutions, run.seed)]
+    if task.exact_labels is None and task.bench is None:
+        raise ValueError(f"the task {task.name!r} has neither exact labels nor parts of ProcessBench to evaluate on")
+    if task.exact_labels is None:
+        items = [item for part in knobs.parts for item in task.bench(part, knobs.solutions, run.seed)]
+    else:
+        items = exact_items(run)
+    if not items:
+        raise ValueError("no item to evaluate on: no test solution keeps the chunk format; train the policy longer (--segment)")
+    return items
 
 
 def exact_items(run: Run) -> list[BenchItem]:
-    """Test solutions of the segmented policy with the task's exact labels."""
+    """Well-formed test solutions of the segmented policy with the task's exact labels, at most `evaluate.solutions`."""
     task, count, policy = run.task, run.recipe.evaluate.solutions, run.policy()
     problems = task.load("test", run.recipe.problems.test, run.seed)
     each = -(-count // len(problems))
@@ -94,25 +101,28 @@ def exact_items(run: Run) -> list[BenchItem]:
     )
     by_id: dict[str, Problem] = {p.id: p for p in problems}
     items = []
-    for s in [s for s in solutions if s.well_formed][:count]:
-        problem = by_id[s.problem_id]
-        labels = task.exact_labels(problem, s.chunks)
+    for solution in [s for s in solutions if s.well_formed][:count]:
+        problem = by_id[solution.problem_id]
+        labels = task.exact_labels(problem, solution.chunks)
         first_error = labels.index(False) if False in labels else -1
-        items.append(BenchItem(problem.id, problem.question, s.chunks, first_error, s.correct))
+        items.append(BenchItem(problem.id, problem.question, solution.chunks, first_error, solution.correct))
     return items
 
 
 def judge_items(run: Run, name: str, judge: Judge, items: Sequence[BenchItem]) -> list[list[Judgment]]:
-    """Judgments of every step of every item, from evaluate/`name`.jsonl if it is there."""
+    """Judgments of every step of every item: [items][steps]; from evaluate/`name`.jsonl if that file exists."""
     steps = flat([item.steps() for item in items])
-    options = {"probabilities": True} if name == STEPWISER else {}  # one more forward over everything: for this judge only
+    options = {"probabilities": True} if name == STEPWISER else {}  # one more forward pass: only for the judge shown
+    path = run.folder / "evaluate" / f"{name}.jsonl"
     judgments = run.records(
-        run.folder / "evaluate" / f"{name}.jsonl",
+        path,
         Judgment,
         judge.name,
         len(steps) * getattr(judge, "votes", 1),
         lambda tick: judge.judge(steps, run.seed_of(f"evaluate-{name}"), tick, **options),
     )
+    if len(judgments) != len(steps):
+        raise ValueError(f"{path} has {len(judgments)} judgments for {len(steps)} steps: delete it and run the stage again")
     iterator = iter(judgments)
     return [[next(iterator) for _ in item.chunks] for item in items]
 
@@ -121,13 +131,13 @@ def judge_items(run: Run, name: str, judge: Judge, items: Sequence[BenchItem]) -
 
 
 def showcase(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]) -> list[dict]:
-    """Up to three solutions for the report: an error that was found, a right solution that passed, and a miss."""
+    """Up to three solutions for the report: one whose first error was found, one right one that passed, and one miss."""
     kinds = (
         lambda item, prediction: item.label >= 0 and prediction == item.label,
         lambda item, prediction: item.label < 0 and prediction == -1,
         lambda item, prediction: prediction != item.label,
     )
-    predictions = [predict(j) for j in judgments]
+    predictions = [predict([j.verdict for j in own]) for own in judgments]
     picked: list[int] = []
     for fits in kinds:
         picked += [n for n, item in enumerate(items) if n not in picked and fits(item, predictions[n])][:1]

@@ -1,84 +1,208 @@
-"""First-error F1: the official definition, by hand, and what must hold for any judge."""
+"""First-error metrics: by hand, and relations that must hold for any judge."""
 
-import dataclasses
 import random
+import subprocess
+import sys
 
 import pytest
 
 from minisw.evaluate import metrics
-from minisw.records import BenchItem, Judgment
+from minisw.evaluate.stats import bootstrap
+from minisw.records import BenchItem, Judgment, LabelledStep
 
 
-def item(label: int, correct: bool, n: int = 3) -> BenchItem:
-    return BenchItem("i", "?", tuple("abc"[:n]), label, correct)
+def item(label: int, correct: bool, n: int = 3, id: str = "i", question: str = "?") -> BenchItem:
+    return BenchItem(id, question, tuple("abc"[:n]), label, correct)
 
 
-def said(*verdicts: bool | None) -> list[Judgment]:
+def judged(*verdicts: bool | None) -> list[Judgment]:
     return [Judgment(v) for v in verdicts]
 
 
-def test_predict():
-    assert metrics.predict(said(True, True)) == -1
-    assert metrics.predict(said(True, False, False)) == 1
-    assert metrics.predict(said(None, False)) == metrics.WRONG
-    assert metrics.predict(said(False, None)) == 0
+def test_predict_takes_the_first_negative_and_refuses_what_it_cannot_read():
+    assert metrics.predict([True, True]) == -1
+    assert metrics.predict([True, False, True, False]) == 1
+    assert metrics.predict([None, False]) == metrics.predict([True, None, True]) == metrics.WRONG
+    assert metrics.predict([False, None]) == 0
+    assert metrics.predict([]) == -1
+
+
+LABELS = [1, 0, -1, -1, -1]
+PREDICTIONS = [1, 1, -1, -1, 2]
 
 
 def test_f1_by_hand():
-    rows = [(item(1, False), 1), (item(0, False), 1), (item(-1, True), -1), (item(-1, True), -1), (item(-1, False), 2)]
-    # with an error: 1 of 2; without: 2 of 3
-    assert metrics.f1_official(rows) == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))
-    # by final answer: wrong: 1 of 3; right: 2 of 2
-    assert metrics.f1_by_answer(rows) == pytest.approx(2 * (1 / 3) / (1 / 3 + 1))
+    assert metrics.accuracies(LABELS, PREDICTIONS) == pytest.approx((1 / 2, 2 / 3))
+    assert metrics.f1_official(LABELS, PREDICTIONS) == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))
+    # by final answer: wrong (the first two and the last) 1 of 3, right 2 of 2
+    assert metrics.f1_by_answer(LABELS, PREDICTIONS, [False, False, True, True, False]) == pytest.approx(2 * (1 / 3) / (4 / 3))
+    assert metrics.f1_by_answer(LABELS, PREDICTIONS, [True, True, False, False, True]) == pytest.approx(2 * (1 / 3) / (4 / 3))
+    assert metrics.f1_by_answer([-1, 0, -1], [-1, 0, 0], [False, False, True]) == 0  # by label it would be 2/3
+
+
+def test_f1_of_judges_that_never_or_always_object():
+    assert metrics.f1_official([0, 1, -1], [-1, -1, -1]) == metrics.f1_official([0, 1, -1], [0, 0, 0]) == 0
+    assert metrics.f1_official([0, 1, -1], [0, 1, -1]) == 1
+    assert metrics.f1_official([0, 1, -1], [1, 0, -1]) == 0  # an error elsewhere is not found
+
+
+def test_more_items_of_the_same_kind_change_nothing():
+    assert metrics.f1_official(LABELS * 3, PREDICTIONS * 3) == pytest.approx(metrics.f1_official(LABELS, PREDICTIONS))
+    assert metrics.f1_official([*LABELS, -1, -1, -1], [*PREDICTIONS, -1, -1, 0]) == metrics.f1_official(LABELS, PREDICTIONS)
+
+
+def test_binary_f1_asks_only_whether_there_is_a_mistake():
+    # found 2 (one at the wrong step), missed 1, false alarm 1
+    assert metrics.f1_binary([1, 0, 2, -1, -1], [1, 2, -1, 0, -1]) == pytest.approx(2 * 2 / (2 * 2 + 2))
+    assert metrics.f1_binary([1, -1], [metrics.WRONG, metrics.WRONG]) == 0
+    assert metrics.f1_binary([1, 1, -1], [0, metrics.WRONG, metrics.WRONG]) == pytest.approx(2 / (2 + 2))
+    assert metrics.f1_binary([-1, -1], [-1, -1]) == 0 and metrics.f1_binary([0], [4]) == 1
+
+
+def test_balanced_accuracy_counts_the_unreadable_as_missed():
+    assert metrics.balanced_accuracy([True, True, False], [True, None, False]) == pytest.approx(0.75)
+    assert metrics.balanced_accuracy([True, True, True, False], [True, True, False, None]) == pytest.approx(1 / 3)
+    assert metrics.balanced_accuracy([True, True], [True, False]) == 0.5  # one side only
+
+
+# --- thresholds ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_threshold_is_the_middle_of_the_best_plateau():
+    labels, scores = [2, -1, 0], [[0.5, 0.45, 0.11], [0.6, 0.26, 0.7], [0.05]]
+    threshold, f1 = metrics.best_threshold(labels, scores)
+    assert f1 == 1 and 0.16 <= threshold <= 0.22  # best from 0.12 to 0.26
+    assert metrics.best_threshold(labels, [[1 - s for s in row] for row in scores])[1] < 1
+    predictions = [metrics.predict_by_threshold(row, threshold) for row in scores]
+    assert metrics.f1_official(labels, predictions) == f1
+
+
+def test_the_longest_of_several_plateaus_counts():
+    labels, scores = [0, -1, 0, -1], [[0.2], [0.5], [0.75], [0.98]]
+    threshold, f1 = metrics.best_threshold(labels, scores)  # as good from 0.22 to 0.50 as from 0.76 to 0.98
+    assert f1 == pytest.approx(2 / 3) and 0.3 < threshold < 0.42
+
+
+def test_the_threshold_is_chosen_by_first_error_f1_and_not_by_steps():
+    """Five right steps before one wrong one: accuracy of steps would accept nearly all of them at any price."""
+    labels, scores = [5, -1], [[0.6] * 5 + [0.55], [0.58] * 6]
+    threshold, f1 = metrics.best_threshold(labels, scores)
+    assert f1 == 1 and 0.55 < threshold <= 0.58
+    assert metrics.predict_by_threshold([0.7, 0.5], 0.5) == -1 and metrics.predict_by_threshold([0.7, 0.5, 0.1], 0.51) == 1
+
+
+def test_steps_are_grouped_by_solution():
+    def solution(p: str, labels: str) -> list[LabelledStep]:
+        return [LabelledStep(p, "?", ("x",) * i, "x", sign == "+") for i, sign in enumerate(labels)]
+
+    steps = solution("a", "++-") + solution("a", "+++") + solution("c", "-+-")
+    labels, scores = metrics.by_solution(steps, [float(i) for i in range(9)])
+    assert labels == [2, -1, 0] and scores == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+# --- all figures of a judge ------------------------------------------------------------------------------------------------
 
 
 def test_constant_judges_score_nothing_and_the_labels_score_all():
     items = [item(1, False), item(-1, True), item(2, False)]
-    always = [said(True, True, True)] * 3
-    truth = [[Judgment(s.label) for s in i.steps()] for i in items]
-    assert metrics.score(items, always, 0, 50)["f1"] == 0
-    best = metrics.score(items, truth, 0, 50)
-    assert best["f1"] == best["balanced_accuracy"] == 1
-    unread = metrics.score(items, [said(None, None, None)] * 3, 0, 50)
-    assert unread["f1"] == 0 and unread["unparseable"] == 1
+    assert metrics.score(items, [judged(True, True, True)] * 3, 0, 50)["f1"] == 0
+    best = metrics.score(items, [[Judgment(s.label) for s in i.steps()] for i in items], 0, 50)
+    assert best["f1"] == best["f1_pooled"] == best["balanced_accuracy"] == 1 and best["predictions"] == [1, -1, 2]
+    unread = metrics.score(items, [judged(None, None, None)] * 3, 0, 50)
+    assert unread["f1"] == 0 and unread["unparseable"] == 1 and unread["predictions"] == [metrics.WRONG] * 3
 
 
-def test_parts_are_scored_on_their_own():
-    easy = [dataclasses.replace(item(1, False), id=f"easy-{i}") for i in range(3)] + [
-        dataclasses.replace(item(-1, True), id=f"easy-{i}") for i in range(3, 5)
-    ]
-    hard = [dataclasses.replace(i, id=i.id.replace("easy", "very-hard")) for i in easy]
-    truth = [[Judgment(s.label) for s in i.steps()] for i in easy]
-    found = metrics.score(easy + hard, truth + [said(None, None, None)] * 5, 0, 20)
+def two_parts():
+    """Nine items of part `easy`, all judged rightly, and three of `very-hard`, of which only the right ones pass."""
+    easy = [item(i % 3 - 1, i % 3 == 0, id=f"easy-{i}", question=f"e{i}") for i in range(9)]
+    hard = [item(label, label < 0, id=f"very-hard-{i}", question=f"h{i}") for i, label in enumerate((-1, 0, 1))]
+    right = [[Judgment(s.label) for s in i.steps()] for i in easy]
+    return easy, hard, right, [judged(True, True, True)] * 3
+
+
+def test_parts_are_averaged_and_the_pooled_f1_is_named_so():
+    easy, hard, right, passed = two_parts()
+    found = metrics.score(easy + hard, right + passed, 0, 20)
     assert found["by_part"].keys() == {"easy", "very-hard"}
-    alone = metrics.score(easy, truth, 0, 20)
-    assert "by_part" not in alone and alone.pop("predictions") == found["predictions"][:5]
-    assert found["by_part"]["easy"] == alone and alone["f1"] == alone["f1_by_answer"] == 1
-    assert found["by_part"]["very-hard"]["unparseable"] == 1 and found["unparseable"] == 0.5
-    for low, high in (found["interval"], found["interval_by_answer"]):
-        assert 0 <= low < high <= 1
+    assert [found["by_part"][part]["f1"] for part in ("easy", "very-hard")] == [1, 0] and found["f1"] == 0.5
+    assert found["f1_by_answer"] == 0.5
+    assert found["f1_pooled"] == pytest.approx(metrics.harmonic_mean(6 / 8, 1)) != found["f1"]
+    alone = metrics.score(easy, right, 0, 20)
+    assert "by_part" not in alone and found["by_part"]["easy"] == {
+        key: value for key, value in alone.items() if key not in ("f1_pooled", "predictions")
+    }
+    assert alone["predictions"] == found["predictions"][:9]
+    difference, _ = metrics.f1_difference(easy + hard, found["predictions"], [-1] * 12, 0, 20)
+    assert difference == 0.5
 
 
-def test_steps_behind_the_first_error_change_nothing():
+def mixed_items(count: int, question: str = "q{}"):
+    rng = random.Random(1)
+    items = [item(rng.choice([-1, 0, 1, 2]), rng.random() < 0.5, question=question.format(i)) for i in range(count)]
+    judgments = [
+        [Judgment(s.label if rng.random() < 0.8 else not s.label) for s in i.steps()] for i in items
+    ]
+    return items, judgments
+
+
+def width(interval):
+    return interval[1] - interval[0]
+
+
+def test_intervals_resample_questions_not_items():
+    """Each item twice is no more evidence than once."""
+    items, judgments = mixed_items(60)
+    single, double = metrics.score(items, judgments, 0, 300), metrics.score(items * 2, judgments * 2, 0, 300)
+    for key in ("interval", "interval_by_answer"):
+        assert double[key] == pytest.approx(single[key])
+    rows = list(zip(items * 2, double["predictions"], strict=True))
+    naive = bootstrap(rows, metrics.average_f1, 0, 300)
+    assert width(naive) < 0.85 * width(double["interval"])
+    b = [-1] * 60
+    assert metrics.f1_difference(items * 2, single["predictions"] * 2, b * 2, 0, 300)[1] == pytest.approx(
+        metrics.f1_difference(items, single["predictions"], b, 0, 300)[1]
+    )
+
+
+def test_steps_behind_the_first_error_change_nothing_but_their_share_of_unreadable_ones():
     rng = random.Random(0)
-    for _ in range(100):
+    for _ in range(20):
         items = [item(rng.choice([-1, 0, 1]), True) for _ in range(6)]
-        judgments = [said(*(rng.random() < 0.5 for _ in range(3))) for _ in items]
-        other = [
-            [Judgment(not j.verdict) if 0 <= i.label < at else j for at, j in enumerate(js)]
-            for i, js in zip(items, judgments, strict=True)
+        before = [judged(*(rng.random() < 0.5 for _ in range(3))) for _ in items]
+        after = [
+            [Judgment(not j.verdict, p_positive=0.1) if 0 <= i.label < at else j for at, j in enumerate(own)]
+            for i, own in zip(items, before, strict=True)
         ]
-        for a, b in ((metrics.score(items, judgments, 0, 5), metrics.score(items, other, 0, 5)),):
-            assert a["balanced_accuracy"] == b["balanced_accuracy"]
+        a, b = metrics.score(items, before, 0, 5), metrics.score(items, after, 0, 5)
+        assert a["balanced_accuracy"] == b["balanced_accuracy"] and a["calibration_error"] == b["calibration_error"]
+
+
+def test_figures_about_steps_by_hand():
+    items = [item(1, False), item(-1, True, n=1)]
+    judgments = [
+        [Judgment(True, p_positive=0.95, tokens=10), Judgment(True, p_positive=0.65, tokens=20), Judgment(None, tokens=30)],
+        [Judgment(True, p_positive=0.95, tokens=40)],
+    ]
+    found = metrics.score(items, judgments, 0, 5)
+    assert found["balanced_accuracy"] == 0.5 and found["unparseable"] == 0.25 and found["tokens_per_step"] == 25
+    assert found["calibration_error"] == pytest.approx((2 * 0.05 + 0.65) / 3)
+    assert (found["accuracy_error"], found["accuracy_correct"]) == (0, 1)
 
 
 def test_difference_is_paired_and_antisymmetric():
     rng = random.Random(1)
-    items = [item(rng.choice([-1, 0, 1, 2]), True) for _ in range(60)]
+    items = [item(rng.choice([-1, 0, 1, 2]), True, question=str(i)) for i in range(60)]
     a = [i.label if rng.random() < 0.8 else 0 for i in items]
     b = [i.label if rng.random() < 0.4 else 0 for i in items]
     forward, (low, high) = metrics.f1_difference(items, a, b, 0, 300)
     backward, _ = metrics.f1_difference(items, b, a, 0, 300)
     assert forward == pytest.approx(-backward) and low < forward < high and low > 0
-    same, interval = metrics.f1_difference(items, a, a, 0, 100)
-    assert same == 0 and interval == (0, 0)
+    assert metrics.f1_difference(items, a, a, 0, 100) == (0, (0, 0))
+    better = [p if p == i.label else i.label if n % 2 else p for n, (p, i) in enumerate(zip(a, items, strict=True))]
+    low, high = metrics.f1_difference(items, better, a, 0, 300)[1]
+    assert low >= 0  # `better` is right wherever `a` is; unpaired resamples would not know
+
+
+def test_the_metrics_import_no_torch():
+    code = "import sys, minisw.evaluate.metrics, minisw.evaluate.calibration; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
