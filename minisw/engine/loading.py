@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
 import bitsandbytes as bnb
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from minisw.engine import distributed
 from minisw.engine.model import LanguageModel
@@ -49,18 +48,6 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for, but torch finds no GPU: use --model.device cpu")
     return torch.device(name)
-
-
-def load_tokenizer(where: str, **named: str):
-    """AutoTokenizer, but a folder that says its tokenizer.json is complete in itself is taken at its word.
-
-    For the model type qwen2, transformers 5 would otherwise rebuild any tokenizer as Qwen's own byte-level one, and the
-    word-level tokenizer of the embedded model would lose its spaces.
-    """
-    config = Path(where) / "tokenizer_config.json"
-    if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") == "TokenizersBackend":
-        return PreTrainedTokenizerFast.from_pretrained(where)
-    return AutoTokenizer.from_pretrained(where, **named)
 
 
 def quantise(model: torch.nn.Module, dtype: torch.dtype) -> None:
@@ -124,7 +111,7 @@ def load_base(knobs: ModelKnobs) -> LanguageModel:
         options["device_map"] = {"": device}  # else it goes to a GPU where there is one
     named = {"gguf_file": knobs.gguf_file} if knobs.gguf_file else {}
     try:
-        tokenizer = load_tokenizer(where, **named)
+        tokenizer = AutoTokenizer.from_pretrained(where, **named)
         model = AutoModelForCausalLM.from_pretrained(where, **options)
     except ImportError as error:
         raise ValueError(

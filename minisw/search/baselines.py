@@ -1,66 +1,79 @@
-"""TODO."""
+"""Baselines from independent solutions: plain sampling, majority vote, and best-of-N by a judge's scores.
+
+All of them draw from the same samples; `search/budget.py` decides how many samples a token budget pays for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from minisw.evaluate import stats
+from minisw.judges.base import Progress
 from minisw.judges.generative import GenerativeJudge
-from minisw.records import Answer, LabelledStep, Solution
-from minisw.verify.answers import canonical
-
-# --- baselines from independent samples ------------------------------------------------------------------------------
+from minisw.records import Answer, LabelledStep, Solution, flat
+from minisw.search import budget
 
 
-def majority(solutions: Sequence[Solution]) -> Solution:
-    """The solution whose answer is the commonest (the first of them at a tie); one without an answer only if all lack one."""
-    keys = [None if s.answer is None else canonical(s.answer) for s in solutions]
-    return solutions[max(range(len(keys)), key=lambda i: -1 if keys[i] is None else keys.count(keys[i]))]
+def answer_of(method: str, drawn: Sequence[Solution], chosen: Solution, judge_tokens: int = 0) -> Answer:
+    """`chosen` as the answer of a method that sampled all of `drawn` to find it."""
+    return Answer(
+        problem_id=chosen.problem_id,
+        method=method,
+        answer=chosen.answer,
+        correct=chosen.correct,
+        policy_tokens=sum(s.tokens for s in drawn),
+        judge_tokens=judge_tokens,
+        finished=chosen.finished,
+    )
 
 
-def samples_within(costs: Sequence[Sequence[int]], budget: int) -> list[int]:
-    """How many samples of each problem the budget pays for in all: every problem's first, then every second, … until the next
-    one would pass it. One each at least. `costs` [problems][samples]."""
-    counts, spent = [1] * len(costs), sum(row[0] for row in costs)
-    for number in range(1, max(len(row) for row in costs)):
-        for problem, row in enumerate(costs):
-            if number < len(row):
-                if spent + row[number] > budget:
-                    return counts
-                spent += row[number]
-                counts[problem] += 1
-    return counts
+def vote_answers(groups: Sequence[Sequence[Solution]], limit: int) -> list[Answer]:
+    """Majority vote among as many samples of each problem as `limit` tokens pay for. `groups` is [problems][samples]."""
+    counts = budget.samples_within([[s.tokens for s in group] for group in groups], limit)
+    answers = []
+    for group, count in zip(groups, counts, strict=True):
+        given = [s.answer for s in group[:count]]
+        chosen = group[given.index(budget.majority(given))]
+        answers.append(answer_of("majority vote", group[:count], chosen))
+    return answers
+
+
+def best_of_n_answers(
+    groups: Sequence[Sequence[Solution]], scores: Sequence[Sequence[float]], costs: Sequence[Sequence[int]], limit: int
+) -> list[Answer]:
+    """Best-of-N among as many samples of each problem as `limit` tokens pay for, the judge's tokens included.
+
+    `groups`, `scores` and `costs` (the judge's tokens) are [problems][samples].
+    """
+    policy_costs = [[s.tokens for s in group] for group in groups]
+    chosen = budget.best_of_n(scores, policy_costs, costs, limit)
+    counts = budget.samples_within(budget.total_costs(policy_costs, costs), limit)
+    return [
+        answer_of("best of N", group[:n], group[i], sum(cost[:n]))
+        for group, i, n, cost in zip(groups, chosen, counts, costs, strict=True)
+    ]
 
 
 def score_solutions(
-    judge: GenerativeJudge, questions: dict[str, str], solutions: Sequence[Solution], seed: int, progress=None
-) -> tuple[list[float], list[int]]:
-    """For best-of-N: the mean P(Positive) of each solution's chunks, and the judge's tokens spent on it."""
+    judge: GenerativeJudge,
+    questions: dict[str, str],
+    groups: Sequence[Sequence[Solution]],
+    seed: int,
+    progress: Progress = None,
+) -> tuple[list[list[float]], list[list[int]]]:
+    """Scores for best-of-N: the mean P(Positive) of each solution's chunks, and the judge's tokens spent on it.
+
+    `questions` maps problem id to question. Both results have the shape of `groups`.
+    """
     steps = [
         LabelledStep(s.problem_id, questions[s.problem_id], s.chunks[:i], chunk, False)
-        for s in solutions
+        for s in flat(groups)
         for i, chunk in enumerate(s.chunks)
     ]
-    judgments, at, scores, costs = judge.judge(steps, seed, progress, probabilities=True), 0, [], []
-    for s in solutions:
-        part = judgments[at : at + len(s.chunks)]
-        at += len(s.chunks)
-        scores.append(stats.mean([j.p_positive for j in part]))
-        costs.append(sum(j.tokens for j in part))
+    judgments = iter(judge.judge(steps, seed, progress, probabilities=True))
+    scores, costs = [], []
+    for group in groups:
+        judged = [[next(judgments) for _ in s.chunks] for s in group]
+        scores.append([stats.mean([j.p_positive for j in row]) for row in judged])
+        costs.append([sum(j.tokens for j in row) for row in judged])
     return scores, costs
-
-
-def best_of_n(
-    groups: Sequence[Sequence[Solution]], scores: Sequence[Sequence[float]], costs: Sequence[Sequence[int]], budget: int
-) -> list[Answer]:
-    """The sample with the best mean chunk score, among as many as the budget pays for, the judge's tokens included."""
-    totals = [[s.tokens + c for s, c in zip(g, row, strict=True)] for g, row in zip(groups, costs, strict=True)]
-    counts = samples_within(totals, budget)
-    return [
-        _answer("best of N", g[:n], g[max(range(n), key=row.__getitem__)], sum(cost[:n]))
-        for g, row, cost, n in zip(groups, scores, costs, counts, strict=True)
-    ]
-
-
-def _answer(method: str, drawn: Sequence[Solution], chosen: Solution, judge_tokens: int = 0) -> Answer:
-    return Answer(chosen.problem_id, method, chosen.answer, chosen.correct, sum(s.tokens for s in drawn), judge_tokens)

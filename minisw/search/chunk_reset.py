@@ -1,12 +1,15 @@
 """Chunk-reset search (StepWiser §4.4): the judge steers generation chunk by chunk.
 
-Sample one chunk; judge it; keep it if the verdict is Positive, otherwise discard it and sample again from the same place, at
-most `tries` times, after which the last try is kept (the paper leaves that open). All problems advance side by side: one
-batch of chunks and one batch of judgments a round.
+Sample one chunk and judge it. If the verdict is Positive, keep the chunk and continue after it; if it is Negative, discard
+the chunk and sample another at the same position, up to `tries` times. The last try is kept (the paper does not say what
+happens then). All problems advance together: each round samples one batch of chunks and judges them in one batch.
+
+This module needs no model: policy and judge are functions, so a script can play either of them.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,17 +22,17 @@ JudgeSteps = Callable[[Sequence[LabelledStep], int], list[Judgment]]  # (steps, 
 
 @dataclass
 class SearchPath:
-    """The solution of one problem as it grows, with every try."""
+    """The growing solution of one problem, with every try."""
 
     problem: Problem
     chunks: list[str] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
     rejected: int = 0  # tries discarded at the current position
-    done: bool = False
-    finished: bool = False  # ended by itself within the budget
+    done: bool = False  # no further chunk is sampled
+    finished: bool = False  # complete: the policy ended it within the limits; a done path that is not finished was cut off
 
     def answer(self, method: str) -> Answer:
-        """The path as an `Answer`; a solution that was cut off has none."""
+        """The path as an `Answer` of `method`, verified against its own problem; a cut-off solution has no answer."""
         given = final_answer("".join(self.chunks)) if self.finished else None
         return Answer(
             problem_id=self.problem.id,
@@ -53,28 +56,45 @@ def chunk_reset(
     within_budget: Callable[[Sequence[str]], bool] = lambda chunks: True,
     progress: Callable[[int], None] | None = None,
 ) -> list[SearchPath]:
-    """Search every problem; `propose` samples next chunks (`Policy.propose`), `judge` judges them.
+    """Solve every problem by chunk-reset; one `SearchPath` per problem, in the order of `problems`.
 
-    An unreadable verdict rejects nothing. A chunk that was cut off or is blank is tried again whatever the judge says. A
-    solution ends when the policy closes it, when a chunk holds the final answer, after `max_chunks`, or when
-    `within_budget(chunks)` says that its text is too long; in the last two cases it counts as cut off.
+    `propose(questions, chunks so far, seed)` samples the next chunk of each open solution (`Policy.propose`);
+    `judge(steps, seed)` judges these chunks. `progress(1)` is called for each problem that is done.
+
+    - A verdict that cannot be read (None) rejects nothing.
+    - A chunk that was cut off or is blank is sampled again, whatever its verdict.
+    - A solution is finished when the policy ends it, or when a chunk holds a final answer. It is cut off after `max_chunks`
+      chunks, or when `within_budget(chunks)` is False.
+
+    Raises ValueError if `tries` or `max_chunks` is below 1.
     """
+    if tries < 1 or max_chunks < 1:
+        raise ValueError(f"chunk-reset needs tries and max_chunks of at least 1, not {tries} and {max_chunks}")
     paths = [SearchPath(p) for p in problems]
     for number in range(max_chunks * tries):
-        active = [path for path in paths if not path.done]
-        if not active:
+        open_paths = [path for path in paths if not path.done]
+        if not open_paths:
             break
-        proposals = propose([p.problem.question for p in active], [p.chunks for p in active], seed * 1009 + number)
+        # 1. sample the next chunk of every open solution
+        questions = [path.problem.question for path in open_paths]
+        proposals = propose(questions, [tuple(path.chunks) for path in open_paths], _seed(seed, f"propose-{number}"))
+        # 2. judge these chunks, given the chunks kept so far
         steps = [
             LabelledStep(path.problem.id, path.problem.question, tuple(path.chunks), proposal.text, False)
-            for path, proposal in zip(active, proposals, strict=True)
+            for path, proposal in zip(open_paths, proposals, strict=True)
         ]
-        judgments = judge(steps, seed * 2003 + number)
-        for path, proposal, judgment in zip(active, proposals, judgments, strict=True):
+        judgments = judge(steps, _seed(seed, f"judge-{number}"))
+        # 3. keep or discard each of them
+        for path, proposal, judgment in zip(open_paths, proposals, judgments, strict=True):
             _advance(path, proposal, judgment, tries, max_chunks, within_budget)
             if path.done and progress:
                 progress(1)
     return paths
+
+
+def _seed(seed: int, use: str) -> int:
+    """A seed of its own for each use of randomness."""
+    return zlib.crc32(f"{seed}/{use}".encode())
 
 
 def _advance(
@@ -85,9 +105,11 @@ def _advance(
     max_chunks: int,
     within_budget: Callable[[Sequence[str]], bool],
 ) -> None:
-    """Keep or discard one proposal, and note the try."""
-    usable = proposal.finished and bool(proposal.text.strip() or not proposal.closed)
-    keep = (judgment.verdict is not False and usable) or path.rejected + 1 >= tries
+    """Keep or discard one proposed chunk, and record the try."""
+    blank = proposal.closed and not proposal.text.strip()  # not closed and blank: the policy ended the solution
+    usable = proposal.finished and not blank
+    last_try = path.rejected + 1 >= tries
+    keep = (usable and judgment.verdict is not False) or last_try
     path.tries.append(
         Try(
             problem_id=path.problem.id,
@@ -106,9 +128,9 @@ def _advance(
         return
     path.rejected = 0
     path.chunks.append(proposal.text)
-    closed_by_policy = proposal.finished and not proposal.closed
+    ended_by_policy = proposal.finished and not proposal.closed
     fits = within_budget(path.chunks)
-    path.finished = fits and (closed_by_policy or final_answer(proposal.text) is not None)
+    path.finished = fits and (ended_by_policy or final_answer(proposal.text) is not None)
     path.done = path.finished or not fits or len(path.chunks) >= max_chunks
 
 

@@ -61,12 +61,6 @@ def _normal(answer: str) -> str:
     return re.sub(r"\s+", "", text).strip("$.").lower()
 
 
-def canonical(answer: str) -> str:
-    """One text for all answers that are equal: what votes are counted by."""
-    value = number(answer)
-    return _normal(answer) if value is None else str(value)
-
-
 def _unlike(pattern: re.Pattern, gold: str, answer: str) -> bool:
     """Whether both end in a base, or in the power of a unit, and in another one: algebra reads neither."""
     left, right = pattern.search(gold), pattern.search(answer)
@@ -95,3 +89,8 @@ def verify(gold: str, answer: str | None) -> bool:
     if len(answer) > LONGEST or not any(c.isalnum() for c in answer) or not algebra.installed():
         return False
     return algebra.equal(gold, answer)
+
+
+def same_value(a: str, b: str) -> bool:
+    """Whether two answers are equal where neither is the reference, such as the answers of a vote. Symmetric."""
+    return verify(a, b) or verify(b, a)

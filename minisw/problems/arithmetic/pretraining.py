@@ -1,37 +1,31 @@
-"""The embedded base model: the text it reads, its tokenizer, and its training from nothing.
+"""The embedded base model: its tokenizer and its training from scratch.
 
-    python -m minisw.problems.arithmetic.pretraining --out data/base        (about an hour on two CPU cores)
+    python -m minisw.problems.arithmetic.pretraining --out data/new-base     (about an hour on two CPU cores)
 
-The text is written by the generator of `stories.py` in chats of one user and one assistant, and teaches an honest
-miniature of a chat model: it solves in a *quick* style (bare results, a random layout), and apart from that it can
-
-- work arithmetic long-hand, compare two numbers, check an isolated equation, say what a line concludes;
-- write *the next step with care* after a history in the quick style: the fact used last, the fact that is due, the
-  calculation in long-hand;
-- put sentences into tags.
-
-It reads **no step of a solution with a verdict on it**, and no problem of any split of `stories.py`.
+The text is the stream of `chats.py`. The model is a Llama with biases in the attention, 3.3 million parameters; the loss
+counts only the assistant's tokens. Model and tokenizer load with `AutoModelForCausalLM` and `AutoTokenizer`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
+import io
 import json
-import random
+import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from minisw import prompts
-from minisw.problems.arithmetic import stories
-from minisw.problems.arithmetic.stories import Story, make_story, quick_solution, quick_step
+from minisw.problems.arithmetic.chats import Chat, chats
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -39,199 +33,81 @@ CHAT_TEMPLATE = (
 )
 
 
-Chat = list[tuple[str, str]]  # (user, assistant) turns
-
-
 @dataclass(frozen=True)
 class Pretraining:
-    """Knobs of the base's training. The shipped model is the default."""
+    """Pretrain the embedded base. The defaults are those of the shipped model."""
 
     out: Path = Path("data/base")
-    tokens: int = 24_000_000  # read in all, prompts included
-    row: int = 384  # tokens a packed row
-    batch: int = 32  # rows a step
-    compile: bool = True  # torch.compile: twice the tokens a second on a CPU, after a minute of compiling
-    lr: float = 3e-3  # peak, of Muon (matrices, update matched to AdamW's size) and AdamW (the rest)
-    warmup: int = 60  # steps
+    """Folder for model, tokenizer and training.json."""
+    overwrite: bool = False
+    """Replace the finished model in that folder."""
+    tokens: int = 24_000_000
+    """Tokens read in all, prompts and padding included."""
+    row: int = 384
+    """Tokens of a packed row."""
+    batch: int = 32
+    """Rows of a step."""
+    compile: bool = True
+    """Use torch.compile: on a CPU twice the tokens per second, after a minute of compiling."""
+    lr: float = 3e-3
+    """Peak learning rate of Muon (matrices; its updates are scaled to AdamW's size) and of AdamW (all else)."""
+    warmup: int = 60
+    """Steps until the peak learning rate."""
     hidden: int = 256
+    """Hidden size."""
     layers: int = 4
+    """Transformer layers."""
     heads: int = 4
+    """Attention heads."""
     kv_heads: int = 2
+    """Heads of keys and values."""
     ffn: int = 768
+    """Hidden size of the MLPs."""
     seed: int = 0
+    """Of weights and text."""
     log_every: int = 50
+    """Steps between two lines of the log; the model is saved every ten lines."""
 
 
-# --- long-hand skills --------------------------------------------------------------------------------------------------
+SHORTEST_ROW = 128  # tokens: few chats fit in a shorter row
 
 
-def longhand(left: int, operator: str, right: int) -> tuple[str, int]:
-    """`left operator right` worked column by column; returns (text, result).
-
-    Addition and subtraction go from the last digit, each column `a+b+carry=…` or `a-b-borrow=…` (a lent ten stands
-    before a); multiplication is by one factor up to 12, division by one divisor, digit by digit with the remainder.
-    """
-    columns = []
-    if operator == "+":
-        a, b, carry = str(left)[::-1], str(right)[::-1], 0
-        for i in range(max(len(a), len(b))):
-            x, y = int(a[i : i + 1] or 0), int(b[i : i + 1] or 0)
-            columns.append(f"{x}+{y}+{carry}={x + y + carry}")
-            carry = (x + y + carry) // 10
-        result = left + right
-    elif operator == "-":
-        a, b, borrow = str(left)[::-1], str(right)[::-1], 0
-        for i in range(len(a)):
-            x, y = int(a[i]), int(b[i : i + 1] or 0)
-            lent = 10 if x - y - borrow < 0 else 0
-            columns.append(f"{x + lent}-{y}-{borrow}={x + lent - y - borrow}")
-            borrow = 1 if lent else 0
-        result = left - right
-    elif operator == "*":
-        if left <= 12 < right:  # the longer number is worked through
-            left, right = right, left
-        carry = 0
-        for digit in str(left)[::-1]:
-            columns.append(f"{digit}*{right}+{carry}={int(digit) * right + carry}")
-            carry = (int(digit) * right + carry) // 10
-        result = left * right
-    else:
-        rest = 0
-        for digit in str(left):
-            whole, new = divmod(rest * 10 + int(digit), right)
-            columns.append(f"{rest * 10 + int(digit)}={whole}*{right}+{new}")
-            rest = new
-        result = left // right
-    return f"{left}{operator}{right}: {', '.join(columns)}, {result}.", result
+def check(knobs: Pretraining) -> None:
+    """Raises ValueError if a knob is impossible, or if `out` holds a finished model that `overwrite` does not give up."""
+    for name, value in vars(knobs).items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and name != "seed"
+        if is_number and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be above 0")
+    if knobs.row < SHORTEST_ROW:
+        raise ValueError(f"--row is {knobs.row}: chats are longer, so it must be at least {SHORTEST_ROW}")
+    if knobs.tokens < knobs.row * knobs.batch:
+        raise ValueError(f"--tokens is {knobs.tokens}: one step takes {knobs.row * knobs.batch} (--row times --batch)")
+    if knobs.hidden % (2 * knobs.heads) or knobs.heads % knobs.kv_heads:
+        raise ValueError("--hidden must be a multiple of twice --heads, and --heads a multiple of --kv-heads")
+    if knobs.out.exists() and not knobs.out.is_dir():
+        raise ValueError(f"{knobs.out} is a file: give --out a folder")
+    if (knobs.out / "model.safetensors").exists() and not knobs.overwrite and not _unfinished(knobs.out):
+        raise ValueError(f"{knobs.out} holds a finished model: give --out another folder, or --overwrite to replace it")
 
 
-def compare(left: int, right: int) -> str:
-    """Two numbers digit by digit from the left, up to the first difference: "4=4, 2#7, different"."""
-    a, b, parts = str(left), str(right), []
-    for i in range(max(len(a), len(b))):
-        x, y = a[i : i + 1] or "end", b[i : i + 1] or "end"
-        parts.append(f"{x}={y}" if x == y else f"{x}#{y}")
-        if x != y:
-            return ", ".join(parts) + ", different"
-    return ", ".join(parts) + ", same"
+def _unfinished(folder: Path) -> bool:
+    """Whether the model in a folder comes from a pretraining that was interrupted."""
+    try:
+        return json.loads((folder / "training.json").read_text(encoding="utf-8"))["finished"] is False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
-def careful_step(story: Story, done: int) -> str:
-    """The next step after `done` steps, with care: the fact used last, the fact due, long-hand, the result."""
-    last = story.facts[done - 1].told if done else "nothing."
-    if done == len(story.facts):
-        return f"Last: {last}\nDue: the answer.\nResult: {story.values[-1]}."
-    fact = story.facts[done]
-    work = "\n".join(longhand(a, operator, b)[0] for a, operator, b, _ in fact.equations)
-    return f"Last: {last}\nDue: {fact.told}\n{work}\nResult: {fact.value}."
-
-
-def random_calculation(rng: random.Random, top: int = 999) -> tuple[int, str, int]:
-    operator = rng.choice("+-*/")
-    if operator == "+":
-        a = rng.randint(3, top - 3)
-        return a, operator, rng.randint(3, top - a)
-    if operator == "-":
-        a = rng.randint(13, top)
-        return a, operator, rng.randint(3, a - 3)
-    k = rng.choice((2, 3, 4, 5, 6, 7, 8, 9, 12))
-    q = rng.randint(3, top // k)
-    return (q, operator, k) if operator == "*" else (q * k, operator, k)
-
-
-def near_miss(rng: random.Random, value: int) -> int:
-    """A wrong result as people write them: a digit off, two digits swapped, or some other number."""
-    digits = list(str(value))
-    while True:
-        how = rng.random()
-        new = digits.copy()
-        if how < 0.6:
-            i = rng.randrange(len(new))
-            new[i] = str((int(new[i]) + rng.choice((-2, -1, 1, 2))) % 10)
-        elif how < 0.75 and len(new) > 1:
-            i = rng.randrange(len(new) - 1)
-            new[i], new[i + 1] = new[i + 1], new[i]
-        else:
-            new = list(str(rng.randint(3, 999)))
-        if new != digits and new[0] != "0":
-            return int("".join(new))
-
-
-# --- the documents -----------------------------------------------------------------------------------------------------
-
-
-def solve_chat(rng: random.Random, story: Story) -> Chat:
-    return [(prompts.ARITHMETIC.solve.format(question=story.text), "".join(quick_solution(rng, story)))]
-
-
-def careful_chat(rng: random.Random, story: Story) -> Chat:
-    done = rng.randint(0, len(story.facts))
-    history = "".join(quick_solution(rng, story)[:done]).strip() or "(nothing)"
-    return [(prompts.CAREFUL.format(question=story.text, history=history), careful_step(story, done))]
-
-
-def skills_chat(rng: random.Random, story: Story) -> Chat:
-    """Several small exercises in a row."""
-    chat: Chat = []
-    for _ in range(rng.randint(4, 6)):
-        kind = rng.random()
-        a, operator, b = random_calculation(rng)
-        work, result = longhand(a, operator, b)
-        stated = result if rng.random() < 0.5 else near_miss(rng, result)
-        if kind < 0.25:
-            chat.append((f"Work out {a}{operator}{b}.", work))
-        elif kind < 0.50:
-            chat.append((prompts.COMPARE.format(left=result, right=stated), compare(result, stated) + "."))
-        elif kind < 0.83:
-            verdict = prompts.POSITIVE if stated == result else prompts.NEGATIVE
-            compared = f"{result} and {stated}: {compare(result, stated)}."
-            reply = f"{work}\nResult: {result}.\nThe line says {stated}.\n{compared}\n{verdict}"
-            chat.append((f"Check {a}{operator}{b}={stated}.", reply))
-        elif kind < 0.95:
-            fact = rng.choice(story.facts)
-            line, value = quick_step(rng, fact).strip(), fact.value
-            if rng.random() < 0.3:
-                value = story.values[-1]
-                line = rng.choice(stories.ANSWERS).format(v=value)
-            chat.append((prompts.RESULT.format(chunk=line), f"{value}."))
-        else:
-            parts = [s + rng.choice((" ", "\n", "\n\n")) for s in rng.sample(story.sentences, min(3, len(story.sentences)))]
-            chat.append(
-                (
-                    "Put each sentence into <chunk> tags:\n" + "".join(parts),
-                    "".join(f"{prompts.OPEN}{part}{prompts.CLOSE}" for part in parts),
-                )
-            )
-    return chat
-
-
-MIX = ((solve_chat, 0.37), (careful_chat, 0.38), (skills_chat, 0.25))
-
-
-GROWTH = ((6_000, (1, 2)), (20_000, (1, 2, 3, 4)), (None, (1, 2, 3, 4, 5, 6)))  # up to which chat stories have how many steps
-
-
-def chats(seed: int) -> Iterator[Chat]:
-    """An endless, seeded stream of training chats; stories that a split may hold are left out."""
-    rng = random.Random(seed)
-    kinds, weights = zip(*MIX, strict=True)
-    for number in itertools.count():
-        lengths = next(steps for upto, steps in GROWTH if upto is None or number < upto)
-        story = make_story(rng, rng.choice(lengths), stories.TOP)
-        if stories.split_of(story.text) == "pretraining":
-            yield rng.choices(kinds, weights)[0](rng, story)
-
-
-# --- the tokenizer -----------------------------------------------------------------------------------------------------
+# --- tokenizer -----------------------------------------------------------------------------------------------------------
 
 _PIECES = r" ?[A-Za-z]+|[0-9]|\\boxed\{|</?chunk>|\n\n|\n|[^\n]"
 
 
 def build_tokenizer(seed: int = 0, sample: int = 30_000) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with single digits that decodes to exactly the text it read.
+    """A word-level tokenizer with single digits, whose decoding gives back exactly the text that it encoded.
 
-    The vocabulary is what `sample` chats and the prompts use, and all printable ASCII characters; other words are
-    `<unk>`, which is the one thing that does not survive a round trip.
+    The vocabulary holds the words of `sample` chats and of the prompts, and all printable ASCII characters. Other words
+    become `<unk>`: only these do not survive the round trip.
     """
     words: set[str] = set(map(chr, range(32, 127))) | {"\n", "\n\n", prompts.OPEN, prompts.CLOSE, "\\boxed{"}
     splitter = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
@@ -264,38 +140,38 @@ def build_tokenizer(seed: int = 0, sample: int = 30_000) -> PreTrainedTokenizerF
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], list[bool]]:
-    """Token ids and, for each, whether it is learnt (the assistant's words and the end of its turn)."""
+    """Token ids of a chat and, for each, whether the loss counts it (the assistant's text and the end of its turn)."""
     ids: list[int] = []
-    learnt: list[bool] = []
+    counted: list[bool] = []
     for user, assistant in chat:
-        ask = tokenizer.encode(f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n")
+        prompt = tokenizer.encode(f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n")
         reply = tokenizer.encode(f"{assistant}<|im_end|>")
         newline = tokenizer.encode("\n")
-        ids += ask + reply + newline
-        learnt += [False] * len(ask) + [True] * len(reply) + [False] * len(newline)
-    return ids, learnt
+        ids += prompt + reply + newline
+        counted += [False] * len(prompt) + [True] * len(reply) + [False] * len(newline)
+    return ids, counted
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, knobs: Pretraining) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of packed rows: ids and targets, both [batch, row]; a target of -100 is not learnt.
+    """Batches of packed rows: ids and targets, both [batch, row]; the loss ignores a target of -100.
 
-    Whole chats are put one behind the other into rows of one fixed length (compiled code wants one shape); each goes into
-    the first open row where it fits. A chat longer than a row is left out.
+    Rows have one fixed length, because compiled code is made for one shape. A chat goes whole into the first open row that
+    has room for it. A chat longer than a row is left out.
     """
     stream, pad = chats(knobs.seed), tokenizer.pad_token_id
     open_rows: list[tuple[list[int], list[int]]] = []
     full: list[tuple[list[int], list[int]]] = []
     while True:
-        ids, learnt = encode(tokenizer, next(stream))
+        ids, counted = encode(tokenizer, next(stream))
         if len(ids) > knobs.row:
             continue
-        home = next((row for row in open_rows if len(row[0]) + len(ids) <= knobs.row), None)
-        if home is None:
-            home = ([], [])
-            open_rows.append(home)
-        home[0].extend(ids)
-        home[1].extend(i if keep else -100 for i, keep in zip(ids, learnt, strict=True))
-        if len(home[0]) > knobs.row - 24 or len(open_rows) > 48:
+        row = next((row for row in open_rows if len(row[0]) + len(ids) <= knobs.row), None)
+        if row is None:
+            row = ([], [])
+            open_rows.append(row)
+        row[0].extend(ids)
+        row[1].extend(i if keep else -100 for i, keep in zip(ids, counted, strict=True))
+        if len(row[0]) > knobs.row - 24 or len(open_rows) > 48:
             fullest = max(open_rows, key=lambda row: len(row[0]))
             open_rows.remove(fullest)
             full.append(fullest)
@@ -307,16 +183,21 @@ def batches(tokenizer: PreTrainedTokenizerFast, knobs: Pretraining) -> Iterator[
             full = []
 
 
-def build_model(knobs: Pretraining, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+def build_model(knobs: Pretraining, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A random model. Its type is Llama, whose tokenizer class AutoTokenizer reads from the folder.
+
+    For other types (Qwen2) transformers 5 replaces the tokenizer of any folder by the family's own.
+    """
     torch.manual_seed(knobs.seed)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
+    return LlamaForCausalLM(
+        LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=knobs.hidden,
             num_hidden_layers=knobs.layers,
             num_attention_heads=knobs.heads,
             num_key_value_heads=knobs.kv_heads,
             intermediate_size=knobs.ffn,
+            attention_bias=True,
             tie_word_embeddings=True,
             initializer_range=0.04,
             max_position_embeddings=2048,
@@ -328,7 +209,11 @@ def build_model(knobs: Pretraining, tokenizer: PreTrainedTokenizerFast) -> Qwen2
 
 
 def train(knobs: Pretraining) -> None:
-    """Train the base and write model, tokenizer and `training.json` (knobs, curve, seconds) into `knobs.out`."""
+    """Train the base; writes model, tokenizer and `training.json` (knobs, curve, seconds) into `knobs.out`.
+
+    Raises ValueError (`check`) before anything is written.
+    """
+    check(knobs)
     tokenizer = build_tokenizer(knobs.seed)
     model = build_model(knobs, tokenizer)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -372,7 +257,7 @@ def train(knobs: Pretraining) -> None:
             tokenizer.save_pretrained(knobs.out)
             log = {
                 "command": "python -m minisw.problems.arithmetic.pretraining",
-                "knobs": {k: v for k, v in dataclasses.asdict(knobs).items() if k != "out"},
+                "knobs": {k: v for k, v in dataclasses.asdict(knobs).items() if k not in ("out", "overwrite")},
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "finished": finished,
                 "curve": curve,
@@ -382,7 +267,27 @@ def train(knobs: Pretraining) -> None:
             return
 
 
-if __name__ == "__main__":
-    import tyro
+def parse(arguments: Sequence[str]) -> Pretraining:
+    """The command line as knobs. Raises ValueError, in one line, if it cannot be read."""
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
+            return tyro.cli(Pretraining, args=list(arguments), prog="python -m minisw.problems.arithmetic.pretraining")
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            print(output.getvalue())
+            raise
+        words = " ".join("".join(c for c in output.getvalue() if c not in "│─╭╮╰╯").split())
+        raise ValueError(f"cannot read the command line: {words[:200]}") from None
 
-    train(tyro.cli(Pretraining))
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    try:
+        train(parse(sys.argv[1:] if arguments is None else arguments))
+    except (ValueError, OSError) as error:
+        print(f"minisw: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

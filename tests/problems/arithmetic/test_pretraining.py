@@ -1,11 +1,14 @@
-"""The embedded base's own reading: long-hand skills, chats without verdicts on steps, tokenizer and packed rows."""
+"""The embedded base: long-hand skills, chats without verdicts on steps, tokenizer, packed rows, and what is written."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,21 +16,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from minisw.engine.loading import load_tokenizer
+from minisw.problems.arithmetic import chats as chats_module
 from minisw.problems.arithmetic import pretraining, rules, stories
-from minisw.problems.arithmetic.pretraining import (
-    Chat,
-    Pretraining,
-    batches,
-    build_model,
-    careful_step,
-    chats,
-    compare,
-    encode,
-    longhand,
-    near_miss,
-    random_calculation,
-)
+from minisw.problems.arithmetic.chats import Chat, careful_step, chats, compare, longhand, near_miss, random_calculation
+from minisw.problems.arithmetic.pretraining import Pretraining, batches, build_model, check, encode
+from minisw.recipe import embedded_folder
 
 VERDICT = re.compile("positive|negative", re.I)
 
@@ -35,7 +28,7 @@ VERDICT = re.compile("positive|negative", re.I)
 @pytest.fixture(scope="module")
 def stream() -> list[Chat]:
     with pytest.MonkeyPatch.context() as patch:  # stories of every length within these few
-        patch.setattr(pretraining, "GROWTH", ((300, (1, 2)), (600, (1, 2, 3, 4)), (None, (1, 2, 3, 4, 5, 6))), raising=False)
+        patch.setattr(chats_module, "GROWTH", ((300, (1, 2)), (600, (1, 2, 3, 4)), (None, (1, 2, 3, 4, 5, 6))))
         return list(itertools.islice(chats(5), 3000))
 
 
@@ -213,11 +206,70 @@ def test_digits_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     assert len(tokenizer.encode("<chunk></chunk>\\boxed{")) == 3
 
 
-def test_saved_tokenizer_reads_the_same(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    """`load_tokenizer` keeps the spaces that transformers' own rebuilding for qwen2 would lose."""
+# Loads a folder as anyone would, without minisw; prints token ids, decoded text, chat prompt and next tokens as JSON.
+PLAIN_SCRIPT = """
+import json, sys
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, texts = sys.argv[1], json.loads(sys.argv[2])
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+ids = [tokenizer.encode(text) for text in texts]
+messages = [{"role": "user", "content": "Work out 12+7."}]
+prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+chat = tokenizer(prompt, return_tensors="pt")
+with torch.no_grad():
+    reply = model.generate(**chat, max_new_tokens=40, do_sample=False)[0, chat["input_ids"].shape[1] :]
+print(json.dumps({"ids": ids, "texts": [tokenizer.decode(i) for i in ids], "prompt": prompt,
+                  "special": [tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id],
+                  "reply": tokenizer.decode(reply, skip_special_tokens=True), "minisw": "minisw" in sys.modules}))
+"""
+TEXTS = ["Tom has 12 apples.\n\nSo now 12 apples. \\boxed{Positive}", "<chunk>12+7=19.</chunk>", "  eggs  books ", "<|im_end|>"]
+
+
+def load_plainly(folder: Path) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_SCRIPT, str(folder), json.dumps(TEXTS)], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow  # imports transformers in a process of its own
+def test_the_shipped_base_loads_with_the_auto_classes_alone() -> None:
+    found = load_plainly(embedded_folder())
+    ours = PreTrainedTokenizerFast(tokenizer_file=str(embedded_folder() / "tokenizer.json"))
+    assert found["ids"] == [ours.encode(text) for text in TEXTS]
+    assert found["texts"] == TEXTS
+    assert found["prompt"] == "<|im_start|>user\nWork out 12+7.<|im_end|>\n<|im_start|>assistant\n"
+    assert found["special"] == [2, 0, 3]
+    assert found["reply"].startswith("12+7: 2+7+0=9, 1+0+0=1, 19.")  # what the base has learnt
+    assert not found["minisw"]
+
+
+@pytest.mark.slow
+def test_the_shipped_base_computes_what_its_training_made() -> None:
+    """It was trained as Qwen2, which has no bias on o_proj; the bias that Llama adds is zero."""
+    from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    llama = AutoModelForCausalLM.from_pretrained(embedded_folder())
+    c = llama.config
+    shape = {key: getattr(c, key) for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
+    shape |= {key: getattr(c, key) for key in ("num_attention_heads", "num_key_value_heads", "max_position_embeddings")}
+    qwen = Qwen2ForCausalLM(Qwen2Config(**shape, tie_word_embeddings=True))
+    added = {key: value for key, value in llama.state_dict().items() if key.endswith("o_proj.bias")}
+    assert len(added) == c.num_hidden_layers and all(not value.any() for value in added.values())
+    assert any(value.any() for key, value in llama.state_dict().items() if key.endswith("q_proj.bias"))
+    qwen.load_state_dict({key: value for key, value in llama.state_dict().items() if key not in added})
+    ids = torch.randint(4, c.vocab_size, (2, 50))
+    with torch.no_grad():
+        torch.testing.assert_close(llama(ids).logits, qwen(ids).logits)
+
+
+def test_a_saved_base_has_the_tokenizer_that_was_saved(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
     tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}', encoding="utf-8")
-    back = load_tokenizer(str(tmp_path))
+    build_model(Pretraining(hidden=16, heads=2, kv_heads=1, layers=1, ffn=16), tokenizer).config.save_pretrained(tmp_path)
+    back = AutoTokenizer.from_pretrained(tmp_path)
     text = "Tom has 12 apples.\n\nSo now 12 apples. \\boxed{Positive}"
     chat = [{"role": "user", "content": text}]
     assert back.encode(text) == tokenizer.encode(text)
@@ -227,7 +279,7 @@ def test_saved_tokenizer_reads_the_same(tokenizer: PreTrainedTokenizerFast, tmp_
     assert back.apply_chat_template(chat, tokenize=False) == tokenizer.apply_chat_template(chat, tokenize=False)
 
 
-def test_only_replies_are_learnt(tokenizer: PreTrainedTokenizerFast, stream: list[Chat]) -> None:
+def test_the_loss_counts_replies_only(tokenizer: PreTrainedTokenizerFast, stream: list[Chat]) -> None:
     for chat in stream[:40]:
         ids, learnt = encode(tokenizer, chat)
         text = tokenizer.decode(ids)
@@ -266,29 +318,26 @@ def test_batches_are_packed_and_aligned(tokenizer: PreTrainedTokenizerFast) -> N
     assert all(torch.equal(a, b) for one, two in zip(drawn, again, strict=True) for a, b in zip(one, two, strict=True))
 
 
-def test_batches_can_be_learnt(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_model_learns_from_the_batches(tokenizer: PreTrainedTokenizerFast) -> None:
     knobs = Pretraining(row=320, batch=4, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64)
     model = build_model(knobs, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
-    for ids, targets in itertools.islice(batches(tokenizer, knobs), 25):
+    for ids, targets in itertools.islice(batches(tokenizer, knobs), 16):
         loss = model(input_ids=ids, labels=targets).loss  # transformers shifts the labels itself
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert sum(losses[-3:]) / 3 < 0.75 * losses[0], losses
+    assert sum(losses[-3:]) / 3 < 0.85 * losses[0], losses
 
 
-def test_train_writes_a_model_that_loads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from minisw.engine.loading import load_base
-    from minisw.recipe import ModelKnobs
-
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
+    """A training of twelve steps."""
     build = pretraining.build_tokenizer
     monkeypatch.setattr(pretraining, "build_tokenizer", lambda seed: build(seed, sample=100))
-    knobs = Pretraining(
+    return Pretraining(
         out=tmp_path / "base",
         tokens=12 * 640,
         row=320,
@@ -303,12 +352,76 @@ def test_train_writes_a_model_that_loads(
         kv_heads=1,
         ffn=32,
     )
-    pretraining.train(knobs)
-    log = json.loads((knobs.out / "training.json").read_text(encoding="utf-8"))
+
+
+def test_train_writes_a_model_that_loads(small: Pretraining, capsys: pytest.CaptureFixture[str]) -> None:
+    from minisw.engine.loading import load_base
+    from minisw.recipe import ModelKnobs
+
+    pretraining.train(small)
+    log = json.loads((small.out / "training.json").read_text(encoding="utf-8"))
     assert log["finished"] and [point["step"] for point in log["curve"]] == [4, 8, 12]
     assert log["curve"][-1]["loss"] < log["curve"][0]["loss"] - 0.5, log["curve"]
     assert "step 12" in capsys.readouterr().out
-    lm = load_base(ModelKnobs(name=str(tmp_path / "base"), device="cpu", autocast=""))
+    lm = load_base(ModelKnobs(name=str(small.out), device="cpu", autocast=""))
     assert lm.decode(lm.encode("Work out 12+7.")) == "Work out 12+7."
     assert lm.end_ids == [lm.tokenizer.eos_token_id]
     assert not any(p.requires_grad for p in lm.model.parameters())
+    with pytest.raises(ValueError, match="holds a finished model: give --out another folder, or --overwrite"):
+        pretraining.train(small)
+    check(dataclasses.replace(small, overwrite=True))
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"tokens": -5}, "--tokens is -5: it must be above 0"),
+        ({"tokens": 1000}, "--tokens is 1000: one step takes 12288"),
+        ({"lr": float("nan")}, "--lr is nan"),
+        ({"lr": float("inf")}, "--lr is inf"),
+        ({"kv_heads": 0}, "--kv-heads is 0"),
+        ({"kv_heads": 3}, "--heads a multiple of --kv-heads"),
+        ({"hidden": 100, "heads": 8}, "--hidden must be a multiple"),
+        ({"row": 24}, "--row is 24: chats are longer"),
+        ({"log_every": 0}, "--log-every is 0"),
+    ],
+)
+def test_bad_knobs_are_refused_before_anything_is_written(knobs: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pretraining.train(Pretraining(out=tmp_path / "base", overwrite=True, **knobs))
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize(
+    ("log", "refused"),
+    [('{"finished": true}', True), ('{"finished": false}', False), ("{", True), (None, True)],
+)
+def test_only_an_unfinished_base_is_overwritten_unasked(log: str | None, refused: bool, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("weights")
+    if log is not None:
+        (tmp_path / "training.json").write_text(log)
+    if refused:
+        with pytest.raises(ValueError, match="holds a finished model"):
+            check(Pretraining(out=tmp_path))
+    else:
+        check(Pretraining(out=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--tokens", "-5"], "--tokens is -5"), (["--tokenz", "5"], "cannot read the command line"), (["--lr", "x"], "cannot read")],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        pretraining.main(arguments)
+    captured = capsys.readouterr().err
+    assert stop.value.code == 2 and captured.count("\n") == 1 and message in captured
+
+
+def test_without_a_word_about_it_the_shipped_base_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        pretraining.main(["--out", str(embedded_folder())])
+    assert "holds a finished model" in capsys.readouterr().err

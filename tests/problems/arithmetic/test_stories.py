@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pytest
 
+from minisw.problems.arithmetic.facts import KINDS
 from minisw.problems.arithmetic.rules import exact_labels, mistake_kind, sentences, step_results, teacher_chunks
 from minisw.problems.arithmetic.stories import (
     ADDITIVE,
@@ -67,6 +69,7 @@ def test_stories_are_told_whole_and_in_order(stories: list[Story]) -> None:
 
 def test_many_kinds_occur(stories: list[Story]) -> None:
     kinds = [fact.kind for story in stories for fact in story.facts]
+    assert set(kinds) == {*KINDS, "dozen"}
     common = {kind for kind in set(kinds) if kinds.count(kind) >= 10}
     assert len(common) >= 10, sorted(set(kinds))
     assert any(len(fact.equations) == 2 for story in stories for fact in story.facts)
@@ -89,18 +92,18 @@ def test_number_of_steps() -> None:
 
 
 def test_splits_are_seeded_and_disjoint() -> None:
-    by_split = {split: load_split(split, 120) for split in SPLITS}
+    by_split = {split: load_split(split, 60) for split in SPLITS}
     for split, problems in by_split.items():
         lengths = set(SPLITS[split][1])
-        assert problems == load_split(split, 120)
-        assert problems[:40] == load_split(split, 40)
-        assert problems != load_split(split, 120, seed=1)
+        assert problems == load_split(split, 60)
+        assert problems[:20] == load_split(split, 20)
+        assert problems != load_split(split, 60, seed=1)
         assert all(split_of(problem.question) == split for problem in problems)
         assert {len(problem.reference) for problem in problems} == lengths
         assert all(problem.answer == str(problem.reference[-1]) for problem in problems)
-        assert len({problem.id for problem in problems}) == 120
+        assert len({problem.id for problem in problems}) == 60
     texts = [problem.question for problems in by_split.values() for problem in problems]
-    assert len(set(texts)) == len(texts) == 480
+    assert len(set(texts)) == len(texts) == 240
 
 
 def test_most_texts_are_for_pretraining(stories: list[Story]) -> None:
@@ -110,9 +113,29 @@ def test_most_texts_are_for_pretraining(stories: list[Story]) -> None:
     assert 0.5 < places.count("pretraining") / len(places) < 0.7
 
 
+def test_problem_sets_stay_the_same_across_versions() -> None:
+    """A changed hash means that results of other versions are on other problems."""
+
+    def digest(split: str, seed: int) -> str:
+        return hashlib.sha256(repr(load_split(split, 60, seed)).encode()).hexdigest()[:16]
+
+    assert [digest("train", 0), digest("test", 0), digest("test", 1), digest("hard", 2)] == [
+        "59490e67caa2c716",
+        "4a24b6112e2ef66f",
+        "5b6e5394939fead2",
+        "eea26944214d1caf",
+    ]
+
+
 def test_unknown_split() -> None:
     with pytest.raises(ValueError, match="unknown split 'dev'"):
         load_split("dev", 1)
+
+
+@pytest.mark.parametrize("count", [-1, 1_000_001, 100_000_000_000])
+def test_a_count_that_cannot_be_generated_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot generate {count} problems of split 'train': ask for at most 1000000"):
+        load_split("train", count)
 
 
 # --- solutions and their segmentation ------------------------------------------------------------------------------------
