@@ -1,8 +1,8 @@
-"""Step labels from Monte-Carlo values (StepWiser §3.2): values, label rules, balancing. Everything here is pure Python.
+"""Step labels from Monte-Carlo values (StepWiser §3.2): values, label rules, balancing. This module is pure Python.
 
-A solution of n chunks has n + 1 boundaries. Q_i is the share of completions from boundary i that reach the right answer:
-Q_0 is the prompt's own pass rate, and Q_n, behind the last chunk, is the outcome itself. Files store Q; labels are pure
-functions of it.
+A solution of n chunks has n + 1 boundaries. Q_i is the share of completions from boundary i that reach the right answer. Q_0 is
+the prompt's own pass rate; Q_n, after the last chunk, is the outcome itself (1 or 0). Run folders store Q, and labels are pure
+functions of Q.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ RULES = ("abs_q", "rel_effective", "rel_ratio")  # StepWiser's three, compared i
 
 
 def values(hits: Sequence[Sequence[bool]], correct: bool) -> tuple[float, ...]:
-    """Q of every boundary: the mean of `hits[i]` (any number of completions a boundary), then the outcome `correct` as 1 or 0.
+    """Q of every boundary: the mean of each row of `hits`, then the outcome `correct` as 1 or 0.
 
-    `hits` has one row for the prompt and one behind every chunk but the last.
+    `hits` has one row per boundary before the last: row 0 for the prompt, row i for the boundary after chunk i. Rows may have
+    different lengths. Raises ValueError for an empty row.
     """
+    if not all(hits):
+        raise ValueError("a boundary has no completion: --annotate.branches must be at least 1")
     return (*(sum(row) / len(row) for row in hits), float(correct))
 
 
-# --- label rules: Q of every boundary in, one label a chunk out ---------------------------------------------------------
+# --- label rules: Q of n + 1 boundaries → n labels, True for positive ----------------------------------------------------
 
 
 def abs_q(q: Sequence[float]) -> list[bool]:
@@ -39,20 +42,23 @@ def abs_q(q: Sequence[float]) -> list[bool]:
 def rel_effective(q: Sequence[float], alpha: float = 0.4, n: int = 4) -> list[bool]:
     """Rel-Effective (StepWiser §3.2): positive iff Q_i + α·(Qμ_i − Qμ_{i−1}) > 0.
 
-    Qμ = 1 − (1 − Q)^n is the pass rate of the best of n.
+    Qμ = 1 − (1 − Q)^n is the pass rate of the best of n completions.
     """
     best = [1 - (1 - value) ** n for value in q]
     return [q[i] + alpha * (best[i] - best[i - 1]) > 0 for i in range(1, len(q))]
 
 
 def rel_ratio(q: Sequence[float], gamma: float = 0.8) -> list[bool]:
-    """Rel-Ratio (StepWiser §3.2): positive iff Q_i > γ·Q_{i−1}; so 0 after 0 is negative and a recovery from 0 positive."""
+    """Rel-Ratio (StepWiser §3.2): positive iff Q_i / Q_{i−1} > γ, computed as Q_i > γ·Q_{i−1}.
+
+    The product also decides Q_{i−1} = 0, which the paper leaves open: 0 after 0 is negative, a recovery from 0 is positive.
+    """
     return [q[i] > gamma * q[i - 1] for i in range(1, len(q))]
 
 
 def relative_progress(q: Sequence[float], gamma: float = 0.8) -> list[bool]:
-    """Relative progress (GenPRM §3.2): positive iff Q_i / Q_{i−1} ≥ γ. From the first Q_i = 0 on, every label is negative."""
-    labels, alive = [], True
+    """Relative progress (GenPRM): positive iff Q_i / Q_{i−1} ≥ γ. From the first Q = 0 on (Q_0 included), all are negative."""
+    labels, alive = [], q[0] > 0
     for i in range(1, len(q)):
         alive = alive and q[i] > 0
         labels.append(alive and q[i] >= gamma * q[i - 1])
@@ -60,13 +66,12 @@ def relative_progress(q: Sequence[float], gamma: float = 0.8) -> list[bool]:
 
 
 def hard_estimate(q: Sequence[float]) -> list[bool]:
-    """Hard estimation (Math-Shepherd §3.3): positive iff any completion from behind the chunk is right. On the same completions
-    this is Abs-Q."""
+    """Hard estimation (Math-Shepherd): positive iff any completion after the chunk is right. On the same Q it is Abs-Q."""
     return abs_q(q)
 
 
 def label(q: Sequence[float], rule: str, alpha: float = 0.4, gamma: float = 0.8, n: int = 4) -> list[bool]:
-    """The labels of one rule by name. `alpha` and `n` belong to rel_effective, `gamma` to rel_ratio and relative_progress.
+    """The labels of the rule with this name. `alpha` and `n` apply to rel_effective, `gamma` to rel_ratio and relative_progress.
 
     Raises ValueError for an unknown rule.
     """
@@ -83,18 +88,18 @@ def label(q: Sequence[float], rule: str, alpha: float = 0.4, gamma: float = 0.8,
 
 
 def label_with(knobs: AnnotateKnobs, q: Sequence[float], rule: str = "") -> list[bool]:
-    """The labels by the rule of a recipe, or by another rule with that recipe's parameters."""
+    """The labels by the recipe's rule, or by another `rule` with the recipe's parameters."""
     return label(q, rule or knobs.rule, knobs.alpha, knobs.gamma)
 
 
 def until_first_negative(labels: Sequence[bool]) -> list[bool]:
-    """Labels up to and including the first negative: what follows an error says nothing about itself."""
+    """Labels up to and including the first negative. Later labels are dropped: they say little about their own step."""
     end = labels.index(False) + 1 if False in labels else len(labels)
     return list(labels[:end])
 
 
 def labelled_steps(annotated: Sequence[AnnotatedSolution], questions: dict[str, str], knobs: AnnotateKnobs) -> list[LabelledStep]:
-    """Every chunk with its label, up to and including a solution's first negative. `questions` maps problem id to text."""
+    """Every chunk with its label, up to and including the first negative of its solution. `questions` maps problem id to text."""
     return [
         LabelledStep(s.problem_id, questions[s.problem_id], s.chunks[:i], s.chunks[i], positive, number)
         for number, s in enumerate(annotated)
@@ -103,22 +108,23 @@ def labelled_steps(annotated: Sequence[AnnotatedSolution], questions: dict[str, 
 
 
 def load_steps(folder: Path, split: str, knobs: AnnotateKnobs) -> list[LabelledStep]:
-    """The labelled steps of a split, by the recipe's rule, from the folder that the annotate stage wrote."""
+    """The labelled steps of a split ("train" or "validation") by the recipe's rule, from the annotate stage's `folder`."""
     questions = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
     return labelled_steps(read_jsonl(folder / f"{split}.jsonl", AnnotatedSolution), questions, knobs)
 
 
-# --- which solutions, which labels ---------------------------------------------------------------------------------------
+# --- selecting solutions and labels --------------------------------------------------------------------------------------
 
 
 def balanced(labels: Sequence[bool], count: int, seed: int, passes: int = 1) -> list[int]:
-    """Indices of at most `count` labels a pass, half of them positive: the majority is sampled down (StepWiser §3.3).
+    """Indices of a balanced sample: at most `count` per pass, half positive; the majority is down-sampled (StepWiser §3.3).
 
-    Each pass takes other members of the majority until they run out, then starts over; down-sampling once would throw most of
-    them away. Positives and negatives alternate, so every prefix of even length is balanced too.
+    Each pass takes the next members of the majority and starts over when they run out, because a single down-sampling would
+    discard most of them. Positives and negatives alternate, so every prefix of even length is balanced too. Empty if all labels
+    agree.
     """
     rng = random.Random(seed)
-    sides = [[i for i, positive in enumerate(labels) if positive is side] for side in (True, False)]
+    sides = [[i for i, positive in enumerate(labels) if bool(positive) is side] for side in (True, False)]
     for side in sides:
         rng.shuffle(side)
     half = min(count // 2, *(len(side) for side in sides))
@@ -126,18 +132,16 @@ def balanced(labels: Sequence[bool], count: int, seed: int, passes: int = 1) -> 
 
 
 def balanced_steps(steps: Sequence[LabelledStep], count: int, seed: int, passes: int = 1) -> list[LabelledStep]:
-    """`balanced` applied to steps."""
+    """The steps at the indices that `balanced` returns for their labels."""
     return [steps[i] for i in balanced([s.label for s in steps], count, seed, passes)]
 
 
-def choose_solutions(
-    groups: Sequence[Sequence[Solution]], keep: int, most: int, right: float = 0.25
-) -> list[Solution]:
-    """Solutions to annotate: at most `keep` of each problem and `most` in all; a share `right` of them have the right answer.
+def choose_solutions(groups: Sequence[Sequence[Solution]], keep: int, most: int, right: float = 0.25) -> list[Solution]:
+    """Solutions to annotate: at most `keep` per problem and `most` in all; a share `right` of them have the right answer.
 
-    `groups` holds the solutions of one problem each. Problems whose solutions are all right or all wrong are dropped
-    (StepWiser §3.2), and so are solutions that broke the format. Wrong solutions are preferred, because negatives run short
-    when labels are balanced, and the chunks before an error are positives too.
+    Each group holds the solutions of one problem. Solutions that broke the format or were cut off are dropped; then problems
+    whose solutions are all right or all wrong (StepWiser §3.2). Wrong solutions are preferred by default: negatives are
+    scarce when labels are balanced, and the chunks before an error give positives too.
     """
     chosen: list[Solution] = []
     mixed = 0
@@ -145,20 +149,21 @@ def choose_solutions(
         usable = [s for s in group if s.well_formed]
         bad, good = [s for s in usable if not s.correct], [s for s in usable if s.correct]
         if bad and good:
-            due = int((mixed + 1) * keep * right) - int(mixed * keep * right)  # spreads the share evenly over the problems
+            due = int((mixed + 1) * keep * right) - int(mixed * keep * right)  # spreads the right ones evenly over the problems
             goods = min(len(good), max(due, keep - len(bad)))
             chosen += bad[: keep - goods] + good[:goods]
             mixed += 1
     return chosen[:most]
 
 
-# --- how noisy the labels are ----------------------------------------------------------------------------------------------
+# --- label noise -----------------------------------------------------------------------------------------------------------
 
 
 def agreement(annotated: Sequence[AnnotatedSolution], exact: Sequence[Sequence[bool]], knobs: AnnotateKnobs) -> list[dict]:
-    """Agreement of each rule's labels with the exact ones for M = 1, 2, 4, … completions, up to the first exact error.
+    """Agreement of each rule's labels with the exact labels when only M = 1, 2, 4, … completions per boundary are used.
 
-    `exact[i]` holds the exact labels of `annotated[i]`. A row has the plain agreement and the mean over both classes.
+    `exact[i]` holds the exact labels of `annotated[i]`; chunks after the first exact error are not counted. Each row (one per
+    rule and M) has the share of labels that agree, that share within exact positives and negatives, and the mean of the two.
     """
     rows = []
     m = 1
@@ -185,7 +190,8 @@ def agreement(annotated: Sequence[AnnotatedSolution], exact: Sequence[Sequence[b
 
 
 def value_summary(annotated: Sequence[AnnotatedSolution], knobs: AnnotateKnobs) -> dict[str, float]:
-    """Mean Q of the prompt (`start`) and before the last chunk, and the mean change of Q over a chunk by its label."""
+    """Mean Q of the prompt (`start`) and before the last chunk (`before_last`), and the mean of Q_i − Q_{i−1} over the chunks of
+    each label (`change_positive`, `change_negative`)."""
     changes: dict[bool, list[float]] = {True: [], False: []}
     for s in annotated:
         for before, after, positive in zip(s.q[:-1], s.q[1:], label_with(knobs, s.q), strict=True):

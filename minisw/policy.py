@@ -1,14 +1,19 @@
-"""The policy as an object: it solves problems, continues solutions from any boundary, and proposes the next chunk.
+"""The policy: it solves problems, completes solutions from any boundary (rollouts), and proposes the next chunk (search).
 
-One budget and one tokenisation hold for every use. The budget counts tokens of text, without tags (`PolicyKnobs`). Chunks are
-always encoded one by one, because a tokenizer may merge characters across the tags of two neighbours (`</chunk><chunk>`
-has the token `><` in many BPE vocabularies): SFT targets, prefixes of rollouts and prefixes of search then have the same
-token ids, and every boundary falls between two tokens.
+Two rules hold for every use:
+
+- One budget. A solution may have `PolicyKnobs.max_text_tokens` tokens of text, counted without tags, and `max_chunks` chunks.
+  A solution that is longer, or that does not end by itself, is cut off: it has no answer and is not correct. The base, the
+  segmented policy, rollouts and search are compared under this budget.
+- One tokenisation of chunks. Chunks are encoded one by one (`Policy.encode_chunks`), because a tokenizer may merge characters
+  across the tags of two neighbours: in `</chunk><chunk>`, many BPE vocabularies have one token `><`. SFT targets and the
+  prefixes of rollouts and search therefore have the same token ids, and every boundary is between two tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from minisw.chunks import parse_chunks, tag
 from minisw.engine.model import LanguageModel
@@ -20,12 +25,23 @@ from minisw.recipe import PolicyKnobs
 from minisw.records import AnnotatedSolution, Problem, Proposal, Solution
 from minisw.verify.answers import final_answer, verify
 
-POLICY = "policy"  # name of the adapter that has learnt to write chunks
-Progress = Callable[[int], None] | None
+POLICY = "policy"  # name of the adapter that learned to write chunks (stage 1)
+Progress = Callable[[int], None] | None  # called with the number of completions that were just finished
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A completion, read together with the chunks before it: its own chunks, format, ending and answer."""
+
+    chunks: tuple[str, ...]
+    well_formed: bool
+    finished: bool  # ended by itself within the budget
+    answer: str | None  # None if it was cut off
+    correct: bool
 
 
 class Policy:
-    """A solver of problems: the base (`adapter` None), which writes whole texts, or the segmented policy, which writes chunks."""
+    """A solver of problems: the segmented policy, which writes chunks, or the base (`adapter` None), which writes plain text."""
 
     def __init__(self, lm: LanguageModel, sampler: Sampler, prompts: Prompts, knobs: PolicyKnobs, adapter: str | None = POLICY):
         self.lm, self.sampler, self.prompts, self.knobs, self.adapter = lm, sampler, prompts, knobs, adapter
@@ -39,51 +55,65 @@ class Policy:
         return self.lm.chat(template.format(question=question))
 
     def encode_chunks(self, chunks: Sequence[str]) -> list[list[int]]:
-        """Token ids of every chunk with its tags, encoded by itself."""
-        return [self.lm.encode(tag([chunk])) for chunk in chunks]
+        """Token ids of each chunk, encoded separately; with its tags if the policy writes chunks."""
+        return [self.lm.encode(tag([chunk]) if self.chunked else chunk) for chunk in chunks]
+
+    def path_ids(self, question: str, chunks: Sequence[str]) -> list[int]:
+        """Token ids of the prompt and the chunks of a partial solution: the prefix that rollouts and search continue."""
+        return self.prompt(question) + [i for ids in self.encode_chunks(chunks) for i in ids]
 
     def sft_target(self, chunks: Sequence[str]) -> list[int]:
         """Token ids that SFT teaches as the reply: all chunks, then the end token."""
         return [i for ids in self.encode_chunks(chunks) for i in ids] + [self.lm.tokenizer.eos_token_id]
 
-    def text_tokens(self, chunks: Sequence[str]) -> int:
-        """Tokens of the text of `chunks`, without tags: what the budget counts."""
-        return sum(len(self.lm.encode(chunk)) for chunk in chunks)
+    # --- the budget ----------------------------------------------------------------------------------------------------
+
+    def within_budget(self, chunks: Sequence[str]) -> bool:
+        """Whether a solution with these chunks has at most `max_chunks` chunks and `max_text_tokens` tokens of text.
+
+        The tokens are those of the joined text, so that the segmentation does not change the count.
+        """
+        tokens = len(self.lm.encode("".join(chunks)))
+        return tokens <= self.knobs.max_text_tokens and len(chunks) <= self.knobs.max_chunks
 
     @property
-    def _sampling(self) -> Sampling:
-        tags = self.knobs.max_chunks * len(self.lm.encode(tag([""]))) if self.chunked else 0
-        return Sampling(self.knobs.max_text_tokens + tags, self.knobs.temperature)
+    def sampling(self) -> Sampling:
+        """How whole solutions are sampled: enough tokens for the longest text within the budget, its tags and the end token."""
+        tags = len(self.lm.encode(OPEN)) + len(self.lm.encode(CLOSE)) if self.chunked else 0
+        return Sampling(self.knobs.max_text_tokens + self.knobs.max_chunks * tags + 1, self.knobs.temperature)
+
+    def read(self, problem: Problem, completion: Completion, history: Sequence[str] = ()) -> Outcome:
+        """The outcome of a completion that continues the chunks `history` of a solution.
+
+        A text without the chunk format counts as one chunk of the budget.
+        """
+        text = self.lm.decode(completion.ids)
+        chunks, well_formed = parse_chunks(text) if self.chunked else ([text], True)
+        spent = chunks if well_formed else ["".join(chunks)]
+        finished = completion.finished and self.within_budget([*history, *spent])
+        answer = final_answer("".join(chunks)) if finished else None
+        return Outcome(tuple(chunks), well_formed and finished, finished, answer, verify(problem.answer, answer))
 
     # --- solving -------------------------------------------------------------------------------------------------------
 
-    def solve(
-        self, problems: Sequence[Problem], count: int, seed: int, progress: Progress = None
-    ) -> list[list[Solution]]:
+    def solve(self, problems: Sequence[Problem], count: int, seed: int, progress: Progress = None) -> list[list[Solution]]:
         """`count` sampled solutions of every problem: [problems][count]."""
         requests = [Request(self.prompt(p.question), count) for p in problems]
         with self.lm.using(self.adapter):
-            groups = self.sampler.generate(requests, self._sampling, seed, progress)
+            groups = self.sampler.generate(requests, self.sampling, seed, progress)
         return [[self._solution(p, c) for c in group] for p, group in zip(problems, groups, strict=True)]
 
     def _solution(self, problem: Problem, completion: Completion) -> Solution:
-        text = self.lm.decode(completion.ids)
-        chunks, well_formed = parse_chunks(text) if self.chunked else ([text], True)
-        finished = completion.finished and self.within_budget(chunks)
-        answer = final_answer("".join(chunks)) if finished else None
+        outcome = self.read(problem, completion)
         return Solution(
             problem_id=problem.id,
-            chunks=tuple(chunks),
-            answer=answer,
-            correct=verify(problem.answer, answer),
-            well_formed=well_formed and finished,
+            chunks=outcome.chunks,
+            answer=outcome.answer,
+            correct=outcome.correct,
+            well_formed=outcome.well_formed,
             tokens=len(completion.ids),
-            finished=finished,
+            finished=outcome.finished,
         )
-
-    def within_budget(self, chunks: Sequence[str]) -> bool:
-        """Whether the text of `chunks` has at most `max_text_tokens` tokens."""
-        return self.text_tokens(chunks) <= self.knobs.max_text_tokens
 
     # --- rollouts ------------------------------------------------------------------------------------------------------
 
@@ -97,52 +127,49 @@ class Policy:
     ) -> list[AnnotatedSolution]:
         """Monte-Carlo values (StepWiser §3.2): `branches` completions from every boundary of every solution.
 
-        `problems` maps problem id to problem. One prefill of a solution serves all its boundaries and branches.
+        `problems` maps problem id to problem. Solutions of one problem share the completions of its prompt (Q_0). A single
+        prefill of a solution serves all its boundaries and branches.
         """
         ids = sorted({s.problem_id for s in solutions})
-        prompts = {i: self.prompt(problems[i].question) for i in ids}
-        requests = [Request(prompts[i], branches) for i in ids]
-        for s in solutions:
-            sequence, starts = list(prompts[s.problem_id]), []
-            for chunk_ids in self.encode_chunks(s.chunks[:-1]):
-                sequence = sequence + chunk_ids
-                starts.append(len(sequence))
-            requests.append(Request(sequence, branches, tuple(starts)) if starts else Request(sequence, 0))
+        requests = [Request(self.prompt(problems[i].question), branches) for i in ids]
+        requests += [self._boundaries(problems[s.problem_id], s.chunks, branches) for s in solutions]
         with self.lm.using(self.adapter):
-            results = self.sampler.generate(requests, self._sampling, seed, progress)
-        from_prompt = dict(zip(ids, results, strict=False))
+            results = self.sampler.generate(requests, self.sampling, seed, progress)
+        from_prompt = dict(zip(ids, results[: len(ids)], strict=True))
         annotated = []
-        for s, group in zip(solutions, results[len(ids) :], strict=True):
-            hits = [tuple(self._hit(problems[s.problem_id], (), c) for c in from_prompt[s.problem_id])]
-            for i in range(1, len(s.chunks)):
-                completions = group[(i - 1) * branches : i * branches]
-                hits.append(tuple(self._hit(problems[s.problem_id], s.chunks[:i], c) for c in completions))
-            q = values(hits, s.correct)
-            annotated.append(AnnotatedSolution(s.problem_id, s.chunks, s.correct, q, tuple(hits)))
+        for s, completions in zip(solutions, results[len(ids) :], strict=True):
+            problem = problems[s.problem_id]
+            groups = [from_prompt[s.problem_id]]  # groups[i]: the completions of boundary i
+            groups += [completions[i : i + branches] for i in range(0, len(completions), branches)]
+            hits = tuple(
+                tuple(self.read(problem, c, s.chunks[:boundary]).correct for c in group) for boundary, group in enumerate(groups)
+            )
+            annotated.append(AnnotatedSolution(s.problem_id, s.chunks, s.correct, values(hits, s.correct), hits))
         return annotated
 
-    def _hit(self, problem: Problem, history: Sequence[str], completion: Completion) -> bool:
-        """Whether a completion behind `history` ends with the right answer, within the budget."""
-        text = self.lm.decode(completion.ids)
-        chunks = parse_chunks(text)[0] if self.chunked else [text]
-        right = completion.finished and verify(problem.answer, final_answer("".join(chunks)))
-        return right and self.within_budget([*history, *chunks])
+    def _boundaries(self, problem: Problem, chunks: Sequence[str], branches: int) -> Request:
+        """A request for `branches` completions after each chunk but the last (none for a solution of one chunk)."""
+        ids, starts = list(self.prompt(problem.question)), []
+        for chunk_ids in self.encode_chunks(chunks[:-1]):
+            ids += chunk_ids
+            starts.append(len(ids))
+        return Request(ids, branches, tuple(starts)) if starts else Request(ids, 0)
 
     # --- search --------------------------------------------------------------------------------------------------------
 
     def propose(self, questions: Sequence[str], paths: Sequence[Sequence[str]], seed: int) -> list[Proposal]:
-        """One sampled next chunk for every path: `paths[i]` holds the chunks that solve `questions[i]` so far."""
-        requests = [
-            Request(self.prompt(question) + [i for ids in self.encode_chunks(chunks) for i in ids])
-            for question, chunks in zip(questions, paths, strict=True)
-        ]
+        """One sampled next chunk for every path: `paths[i]` holds the chunks of the solution of `questions[i]` so far.
+
+        A chunk of more than `max_chunk_tokens` tokens (tags included) is cut off: `finished` is False.
+        """
+        requests = [Request(self.path_ids(question, chunks)) for question, chunks in zip(questions, paths, strict=True)]
         sampling = Sampling(self.knobs.max_chunk_tokens, self.knobs.temperature, stop=CLOSE)
         with self.lm.using(self.adapter):
             groups = self.sampler.generate(requests, sampling, seed)
         proposals = []
         for (completion,) in groups:
             raw = self.lm.decode(completion.ids)
-            # a token may hold the closing tag and more: what follows the tag is dropped
+            # the last token may hold more than the end of the closing tag (`><`); what follows the tag is dropped
             text = raw.split(CLOSE)[0].replace(OPEN, "")
             proposals.append(Proposal(text, CLOSE in raw, completion.finished, len(completion.ids)))
         return proposals

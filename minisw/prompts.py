@@ -1,8 +1,8 @@
-"""Every prompt in one place: what the solver, the segmenter and the judge are asked, for each task.
+"""All prompts: user messages for the solver, the teacher of segmentation, the judge and the classifier.
 
-A `Prompts` holds user messages; the chat template around them comes from the model's tokenizer. The English set follows
-StepWiser's description (§3.1, §3.3) in our own words. The arithmetic set says the same in the few words that the
-embedded model knows.
+A `Prompts` holds the messages of one set; the chat template around them comes from the model's tokenizer. The English set
+follows StepWiser's description (§3.1, §3.3) in our own words. The arithmetic set is short because the embedded model knows only
+a few words.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OPEN, CLOSE = "<chunk>", "</chunk>"
-
-
 BOX, POSITIVE, NEGATIVE = "\\boxed{", "\\boxed{Positive}", "\\boxed{Negative}"
-
-
-VERDICT = f"\n\nVerdict: {BOX}"  # the last line of a judge's reply, begun
-
-
+VERDICT = f"\n\nVerdict: {BOX}"  # the beginning of the last line of a judge's reply
 PLUS, MINUS = "+", "-"  # the two replies of the discriminative baseline
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The user messages of one task, as format strings."""
+    """User messages as format strings.
+
+    `solve`, `solve_chunked`: {question}. `segment`, `segment_numbered`: {text}; the latter is empty if the model cannot be asked
+    for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}.
+    """
 
     solve: str
     solve_chunked: str
@@ -33,7 +31,10 @@ class Prompts:
     segment_numbered: str = ""
 
     def for_judge(self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False) -> str:
-        """Problem, historical reasoning path and new chunk (StepWiser §3.3) as one user message."""
+        """Problem, historical reasoning path and new chunk (StepWiser §3.3) as one user message.
+
+        An empty history is written as "(nothing)". `discriminative` takes the classifier's template.
+        """
         template = self.classify if discriminative else self.judge
         return template.format(question=question, history="".join(history).strip() or "(nothing)", chunk=chunk.strip())
 
@@ -81,14 +82,10 @@ ARITHMETIC = Prompts(
 )
 
 
-# What only the embedded model has learnt to answer (problems/pretraining.py); together they elicit a first judge.
+# Requests that only the embedded model was pretrained to answer (problems/arithmetic/pretraining.py). Asked one after the other,
+# they give the first analyses with a verdict (judges/elicited.py).
 CAREFUL = "{question}\n\nSo far:\n{history}\n\nWrite the next step with care."
-
-
 RESULT = "Say the result of this line:\n{chunk}"
-
-
 COMPARE = "Compare {left} and {right}."
-
 
 BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC}

@@ -83,7 +83,7 @@ class ProblemKnobs:
     max_steps: int = 0
     """Only problems whose reference solution has at most this many lines (GSM8K; 0 for all): easier ones for small models."""
     train: int = 300
-    """Problems that segmentation is taught with; the first of them are annotated."""
+    """Training problems of stage 1 (SFT of the policy); stage 2 annotates others."""
     validation: int = 80
     """Problems whose labels choose the baseline's knobs."""
     test: int = 200
@@ -99,9 +99,9 @@ class PolicyKnobs:
     temperature: float = 1.0
     """Sampling temperature of solutions and rollouts (1 in the paper; very small models do better below)."""
     max_text_tokens: int = 300
-    """Longest solution in tokens of text, not counting tags: the same budget for plain sampling, rollouts and search."""
+    """Longest solution in tokens of text, without tags: one budget for the base, the policy, rollouts and search."""
     max_chunks: int = 12
-    """Most chunks of a solution."""
+    """Most chunks of a solution, in sampling, rollouts and search."""
     max_chunk_tokens: int = 80
     """Longest chunk in tokens, when search samples chunk by chunk."""
 
@@ -130,7 +130,7 @@ class SegmentKnobs:
     keep: int = 1
     """Right solutions kept a problem, at most (the paper keeps 4)."""
     tries: int = 1
-    """Segmentations asked of the teacher for each solution (the paper asks 8)."""
+    """Segmentations sampled from the teacher for each solution; all that pass the filter are taught (the paper samples 8)."""
     training: Training = Training(lr=2e-3, epochs=5, batch=6)
 
 
@@ -142,7 +142,7 @@ class AnnotateKnobs:
     """Where labels come from: our own rollouts, or labels made elsewhere: prm800k, math_shepherd, a file or a hub name in TRL's
     stepwise-supervision format."""
     problems: int = 240
-    """Training problems that solutions are drawn for (the first of them)."""
+    """Problems annotated: training problems after the `problems.train` of stage 1."""
     samples: int = 4
     """Solutions a problem at temperature 1 (the paper samples 16)."""
     keep: int = 1

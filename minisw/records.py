@@ -1,8 +1,8 @@
-"""The records that flow from stage to stage, and JSON Lines in and out.
+"""The records that stages exchange, and functions that read and write them as JSON Lines.
 
     Problem ─▶ Solution ─▶ LabelledStep ─▶ Judgment ─▶ Answer ─▶ Claim
 
-Each is a frozen dataclass of plain values, so that a run folder can be read with any tool and no pickle.
+Each record is a frozen dataclass of plain values: any tool can read a run folder, and nothing is pickled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with a checkable final answer. `reference` (values after each step) is for measuring only."""
+    """A problem with a checkable final answer. `reference` holds the value after each step; it is used for measuring only."""
 
     id: str
     question: str
@@ -28,14 +28,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """One sampled solution, cut into chunks; `"".join(chunks)` is its text, without any tag."""
+    """One sampled solution as chunks; `"".join(chunks)` is its text, without tags."""
 
     problem_id: str
     chunks: tuple[str, ...]
     answer: str | None
     correct: bool
-    well_formed: bool = True  # the policy kept the chunk format
-    tokens: int = 0  # sampled, tags included
+    well_formed: bool = True  # it kept the chunk format and was not cut off
+    tokens: int = 0  # sampled tokens, tags included
     finished: bool = True  # ended by itself within the budget of text tokens (recipe.PolicyKnobs)
 
     @property
@@ -47,31 +47,31 @@ class Solution:
 class AnnotatedSolution:
     """A solution with its Monte-Carlo values (StepWiser §3.2).
 
-    `q[0]` is the prompt's own pass rate, `q[i]` the pass rate from behind chunk i.
+    `q[0]` is the prompt's own pass rate, `q[i]` the pass rate after chunk i (counted from 1), the last one the outcome.
     """
 
     problem_id: str
     chunks: tuple[str, ...]
     correct: bool
     q: tuple[float, ...]  # len(chunks) + 1 values in 0…1
-    hits: tuple[tuple[bool, ...], ...] = ()  # each boundary's single outcomes, so that any smaller M can be studied
+    hits: tuple[tuple[bool, ...], ...] = ()  # outcome of every completion of each boundary but the last, to study smaller M
 
 
 @dataclass(frozen=True)
 class LabelledStep:
-    """One judging item: is `chunks[index]` right, given the problem and the chunks before it?"""
+    """One item for a judge: is `chunk` right, given the problem and the chunks before it (`history`)?"""
 
     problem_id: str
     question: str
     history: tuple[str, ...]
     chunk: str
     label: bool
-    solution: int = 0  # which annotated solution it comes from
+    solution: int = 0  # index of the annotated solution that it comes from
 
 
 @dataclass(frozen=True)
 class BenchItem:
-    """A solution with the index of its first wrong step, -1 where there is none (the form of ProcessBench)."""
+    """A solution with the index of its first wrong chunk, or -1 if all are right (as in ProcessBench)."""
 
     id: str
     question: str
@@ -80,7 +80,7 @@ class BenchItem:
     final_correct: bool
 
     def steps(self) -> list[LabelledStep]:
-        """Every chunk as a judging item. Behind the first error the label says nothing and is False."""
+        """Every chunk as an item for a judge. From the first error on, labels are False; after it they have no meaning."""
         return [
             LabelledStep(self.id, self.question, self.chunks[:i], chunk, self.label < 0 or i < self.label)
             for i, chunk in enumerate(self.chunks)
@@ -89,18 +89,18 @@ class BenchItem:
 
 @dataclass(frozen=True)
 class Judgment:
-    """A judge's reply about one step. `verdict` is None if it cannot be read; metrics count that as wrong."""
+    """A judge's reply about one step. `verdict` is None if it is unreadable; metrics count that as wrong."""
 
     verdict: bool | None
     analysis: str = ""
-    p_positive: float = 0.5  # P(Positive) at the verdict token if it was measured; otherwise 1 or 0, as the verdict
-    tokens: int = 0  # sampled for this judgment, all votes together
-    votes: tuple[bool | None, ...] = ()  # every sampled verdict, if there was more than one
+    p_positive: float = 0.5  # P(Positive) at the verdict token if it was measured, else the share of Positive votes
+    tokens: int = 0  # sampled for this judgment, over all votes
+    votes: tuple[bool | None, ...] = ()  # all sampled verdicts, if there is more than one
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one search method answered to one problem, and what it cost."""
+    """The answer of one search method to one problem, and its cost in sampled tokens."""
 
     problem_id: str
     method: str
@@ -108,23 +108,23 @@ class Answer:
     correct: bool
     policy_tokens: int
     judge_tokens: int = 0
-    rejected_tokens: int = 0  # of the policy's tokens
+    rejected_tokens: int = 0  # those of `policy_tokens` that were discarded
     finished: bool = True  # False if the solution was cut off at the budget
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A sampled next chunk. `closed`: it ended with its closing tag; `finished`: it was not cut off; `tokens`: sampled."""
+    """A sampled next chunk of a solution."""
 
-    text: str
-    closed: bool
-    finished: bool
-    tokens: int
+    text: str  # without tags
+    closed: bool  # it ended with its closing tag
+    finished: bool  # it ended by itself: with the closing tag or the end token
+    tokens: int  # sampled tokens, tags included
 
 
 @dataclass(frozen=True)
 class Try:
-    """One attempt at one chunk of a search."""
+    """One try at one chunk in a search."""
 
     problem_id: str
     position: int  # index of the chunk
@@ -153,6 +153,7 @@ class Claim:
 
 
 def to_json(record: object) -> str:
+    """One record as one line of JSON."""
     return json.dumps(dataclasses.asdict(record), ensure_ascii=False)
 
 
@@ -172,16 +173,17 @@ def _tuples(value):
 
 
 def write_jsonl(path: Path, records: Iterable[object]) -> None:
-    """Write all records at once: to a neighbour first, then renamed, so that a killed run leaves no half a file."""
+    """Write all records, one per line. The file is replaced as a whole (see `write_text`)."""
     write_text(path, "".join(to_json(record) + "\n" for record in records))
 
 
 def writes() -> bool:
-    """Whether this process writes files: of several that run together (processes.py) the first alone does."""
+    """Whether this process writes files: in a distributed run (engine/distributed.py) only the first process does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write `path` as UTF-8: first to `path`.part, then renamed, so that an interrupted run leaves no partial file."""
     if not writes():
         return
     temporary = path.with_name(path.name + ".part")
@@ -193,16 +195,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a JSON value, as `write_text` does."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path, kind: type) -> list:
-    """Read records of one kind. Raises ValueError with file and line where a line is not such a record."""
+    """Read records of one kind. Raises ValueError with file and line number for a line that is no such record."""
     return list(_read(path, kind))
 
 
 def _read(path: Path, kind: type) -> Iterator[object]:
-    with open(path, "rb") as file:  # json decodes line by line, so that a wrong encoding has a line number too
+    with open(path, "rb") as file:  # decoded line by line, so that a wrong encoding is reported with its line number too
         for number, line in enumerate(file, 1):
             try:
                 yield _build(kind, json.loads(line))
@@ -211,4 +214,5 @@ def _read(path: Path, kind: type) -> Iterator[object]:
 
 
 def flat(groups: Sequence[Sequence]) -> list:
+    """The items of all groups in one list."""
     return [item for group in groups for item in group]

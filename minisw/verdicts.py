@@ -1,4 +1,4 @@
-"""What a judge's reply says (StepWiser §3.3): parse the verdict, vote, reward. Everything here is pure Python."""
+"""A judge's reply (StepWiser §3.3): its verdict, its analysis, majority vote and reward. This module is pure Python."""
 
 from __future__ import annotations
 
@@ -9,32 +9,43 @@ from minisw.prompts import BOX, NEGATIVE, POSITIVE
 from minisw.records import LabelledStep
 
 Reward = Callable[[int, str], float]  # (index of the prompt, text of the reply) -> reward
-MIN_ANALYSIS_WORDS = 3  # words before the verdict that count as an analysis; the word "Verdict" itself does not
+MIN_ANALYSIS_WORDS = 3  # an analysis has at least this many words
+_FORM_WORDS = {"analysis", "verdict"}  # labels of the reply's form, not part of an analysis
 
 
 def parse_verdict(reply: str) -> bool | None:
-    """The last boxed verdict of a reply: True for Positive, False for Negative, None if there is none."""
+    """The last boxed verdict of a reply: True for Positive, False for Negative, None if there is none (unreadable)."""
     positive, negative = reply.rfind(POSITIVE), reply.rfind(NEGATIVE)
-    if positive == negative:  # both are -1
+    if positive == negative:  # both are -1: neither occurs
         return None
     return positive > negative
 
 
 def verdict_prefix(reply: str) -> str | None:
-    r"""The reply up to and including the `\boxed{` of its last verdict, where P(Positive) is read off; None without a verdict."""
+    r"""The reply up to and including the `\boxed{` of its last verdict, or None without a verdict.
+
+    The next token is the verdict word: P(Positive) is measured there.
+    """
     start = max(reply.rfind(POSITIVE), reply.rfind(NEGATIVE))
     return None if start < 0 else reply[: start + len(BOX)]
 
 
 def has_analysis(reply: str) -> bool:
-    """Whether at least `MIN_ANALYSIS_WORDS` words stand before the last verdict. Numbers count; earlier verdicts do not."""
-    analysis = (verdict_prefix(reply) or "").removesuffix(BOX).replace(POSITIVE, " ").replace(NEGATIVE, " ")
-    words = re.findall(r"\w+", analysis)
-    return sum(word.lower() != "verdict" for word in words) >= MIN_ANALYSIS_WORDS
+    r"""Whether an analysis precedes the last verdict: at least `MIN_ANALYSIS_WORDS` words.
+
+    A word is a run of letters or digits ("12+3=15" has three). Earlier boxed verdicts and the words "Analysis" and "Verdict"
+    are not counted, so a bare `\boxed{Positive}`, `Verdict: \boxed{Positive}` or a repeated box has no analysis.
+    """
+    prefix = verdict_prefix(reply)
+    if prefix is None:
+        return False
+    text = prefix.removesuffix(BOX).replace(POSITIVE, " ").replace(NEGATIVE, " ")
+    words = re.findall(r"[^\W_]+", text)
+    return sum(word.lower() not in _FORM_WORDS for word in words) >= MIN_ANALYSIS_WORDS
 
 
 def vote(verdicts: Sequence[bool | None]) -> bool | None:
-    """The majority's verdict. A tie is Negative; unreadable verdicts (None) do not vote; None if none can be read."""
+    """The verdict of the majority. Unreadable verdicts (None) have no vote; a tie is Negative; None if all are unreadable."""
     readable = [verdict for verdict in verdicts if verdict is not None]
     if not readable:
         return None
@@ -42,7 +53,10 @@ def vote(verdicts: Sequence[bool | None]) -> bool | None:
 
 
 def verdict_reward(steps: Sequence[LabelledStep]) -> Reward:
-    """The judge's reward (StepWiser §3.3): 1 if the reply has an analysis and its verdict equals the step's label, else 0."""
+    """The judge's reward (StepWiser §3.3): 1 if the reply has an analysis and its verdict equals the step's label, else 0.
+
+    Returns `reward(index, reply)` for a reply about `steps[index]`.
+    """
 
     def reward(index: int, reply: str) -> float:
         return float(parse_verdict(reply) is steps[index].label and has_analysis(reply))

@@ -45,8 +45,12 @@ def _read(file: Path) -> list[dict]:
         raise ValueError(f"{file} is damaged: {kind}; download it again") from None
 
 
+class TooFewProblems(ValueError):
+    """A split has fewer problems than a recipe needs."""
+
+
 def picked(rows_of: str, found: list, count: int) -> list:
-    """The first `count`. Raises ValueError where there are fewer."""
+    """The first `count` rows. Raises TooFewProblems if there are fewer."""
     if len(found) < count:
-        raise ValueError(f"{rows_of} has {len(found)} problems, and {count} were asked for")
+        raise TooFewProblems(f"{rows_of} has {len(found)} problems, and {count} were asked for")
     return found[:count]

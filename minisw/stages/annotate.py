@@ -1,9 +1,9 @@
-"""Stage 2, StepWiser §3.2: every chunk gets a label from rollouts that start before it and after it.
+"""Stage 2, StepWiser §3.2: every chunk gets a label from rollouts that start before and after it.
 
-    1. the policy draws solutions of problems that it was not fine-tuned on
-    2. choose which to annotate: of problems with both right and wrong solutions
+    1. the policy solves problems that it was not fine-tuned on
+    2. choose the solutions to annotate, from problems with both right and wrong solutions
     3. M rollouts from every boundary give the values Q
-    4. the label rules are compared with the exact labels, if the task has them
+    4. compare the label rules with exact labels, if the task has them
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from minisw.evaluate import stats
 from minisw.labels import RULES, agreement, choose_solutions, label_with, until_first_negative, value_summary
 from minisw.problems import first_mistakes, step_labels
+from minisw.problems.files import TooFewProblems
 from minisw.recipe import AnnotateKnobs
 from minisw.records import AnnotatedSolution, Problem, Solution, flat, write_json, write_jsonl, write_text
 from minisw.runs import Run
@@ -24,7 +25,7 @@ VALIDATION_SHARE = 0.3  # solutions annotated for validation, as a share of thos
 
 def run_stage(run: Run) -> None:
     """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution), questions.json, stepwise.jsonl (the training
-    labels in TRL's format) and metrics.json. If the recipe names another source of labels, no rollout is made."""
+    labels in TRL's stepwise-supervision format) and metrics.json. No rollouts if `annotate.source` names published labels."""
     knobs, folder = run.recipe.annotate, run.folder / "annotate"
     folder.mkdir(parents=True, exist_ok=True)
     if knobs.source != "rollouts":
@@ -40,11 +41,10 @@ def run_stage(run: Run) -> None:
 def annotate_problems(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution], dict]:
     """Labels from our own rollouts: questions by problem id, the annotated training solutions, and metrics."""
     knobs, task = run.recipe.annotate, run.task
-    taught = run.recipe.problems.train  # SFT has seen these: its accuracy there is higher, and labels would be too
-    problems = task.load("train", taught + knobs.problems, run.seed)[taught:]
+    problems = unseen_problems(run)
     validation = task.load("validation", run.recipe.problems.validation, run.seed)
     drawn, train = annotate_split(run, "train", problems, knobs.max_solutions, right=0.25)
-    # for validation as many right solutions as wrong ones, because thresholds are chosen on both
+    # as many right as wrong solutions for validation, because the classifier's threshold is chosen on both
     annotate_split(run, "validation", validation, validation_size(knobs), right=0.5)
     metrics = {
         "solutions": len(train),
@@ -68,10 +68,26 @@ def annotate_problems(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution]
     return {p.id: p.question for p in [*problems, *validation]}, train, metrics
 
 
+def unseen_problems(run: Run) -> list[Problem]:
+    """The training problems that follow those of stage 1: the policy is more often right on problems that SFT has taught.
+
+    Relies on `Task.load` giving the same first problems for every count. Raises ValueError if the task has too few problems.
+    """
+    taught, count = run.recipe.problems.train, run.recipe.annotate.problems
+    try:
+        return run.task.load("train", taught + count, run.seed)[taught:]
+    except TooFewProblems as error:
+        knobs = f"--annotate.problems ({count}) or --problems.train ({taught})"
+        raise ValueError(f"{error}: annotation needs problems that SFT did not use; lower {knobs}") from None
+
+
 def annotate_split(
     run: Run, split: str, problems: Sequence[Problem], most: int, right: float
 ) -> tuple[list[Solution], list[AnnotatedSolution]]:
-    """Draw solutions of one split, choose which to annotate, and annotate them; both lists, from their files if there."""
+    """Sample solutions of one split, choose which to annotate, and annotate them.
+
+    Returns the sampled and the annotated solutions; each list is read from its file if that exists.
+    """
     knobs, folder, policy = run.recipe.annotate, run.folder / "annotate", run.policy()
     drawn = run.records(
         folder / f"{split}-solutions.jsonl",
@@ -95,18 +111,18 @@ def annotate_split(
 
 
 def validation_size(knobs: AnnotateKnobs) -> int:
-    """Solutions annotated for validation."""
+    """The number of solutions annotated for validation."""
     return max(2, int(knobs.max_solutions * VALIDATION_SHARE))
 
 
 def import_labels(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution], dict]:
-    """Labels of a published set in place of our own; the same results as `annotate_problems`."""
+    """Labels of a published set instead of our own; returns the same three things as `annotate_problems`."""
     knobs, folder = run.recipe.annotate, run.folder / "annotate"
     questions: dict[str, str] = {}
     loaded: dict[str, list[AnnotatedSolution]] = {}
     for split, count in (("train", knobs.max_solutions), ("validation", validation_size(knobs))):
-        loaded[split], asked = step_labels.load(knobs.source, run.recipe.problems.data_dir, split, count, run.seed)
-        questions |= asked
+        loaded[split], of_split = step_labels.load(knobs.source, run.recipe.problems.data_dir, split, count, run.seed)
+        questions |= of_split
         write_jsonl(folder / f"{split}.jsonl", loaded[split])
     train = loaded["train"]
     metrics = {

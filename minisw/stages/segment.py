@@ -1,13 +1,14 @@
-"""Stage 1, StepWiser §3.1: the policy learns to cut its own reasoning into chunks of thought.
+"""Stage 1, StepWiser §3.1: the policy learns to write its reasoning in chunks of thought.
 
     1. the base solves the test problems and the training problems
-    2. keep right solutions; a teacher segments them; keep the segmentations that rejoin exactly
-    3. SFT with LoRA on the segmented solutions: this is the policy of all later stages
-    4. the policy solves the test problems; compare chunks and accuracy with the base
+    2. keep right solutions that were not cut off; the teacher segments them; keep the segmentations that rejoin exactly
+    3. SFT of a LoRA adapter on all of these: the policy of the later stages
+    4. the policy solves the test problems; compare its chunks and its accuracy with the base
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from minisw.chunks import chunk_statistics, split_blank_lines
@@ -23,7 +24,10 @@ from minisw.training.sft import train_sft
 
 
 def run_stage(run: Run) -> None:
-    """Writes segment/: base and policy solutions on test, the SFT curve, metrics.json and the adapter `policy`."""
+    """Writes segment/: solutions of the base and the policy, taught.jsonl, the SFT curve, the adapter `policy` and metrics.json.
+
+    Raises ValueError if the teacher's filter leaves nothing to learn from.
+    """
     knobs, task, folder = run.recipe.segment, run.task, run.folder / "segment"
     test = task.load("test", run.recipe.problems.test, run.seed)
     train = task.load("train", run.recipe.problems.train, run.seed)
@@ -33,7 +37,7 @@ def run_stage(run: Run) -> None:
     sampled = solve(run, base_policy, "base-train", train, knobs.samples)
     right = right_solutions(sampled, knobs.keep)
     taught = run.records(
-        folder / "taught.jsonl", Solution, "the teacher segments them", len(right), lambda tick: segment(run, right)
+        folder / "taught.jsonl", Solution, "teacher: segmentations", len(right), lambda tick: segment(run, base_policy, right)
     )
     if not taught:
         raise ValueError("no segmentation passed the filter: raise --problems.train, --segment.samples or --segment.tries")
@@ -49,7 +53,7 @@ def run_stage(run: Run) -> None:
 
 
 def solve(run: Run, policy: Policy, name: str, problems: Sequence[Problem], count: int) -> list[Solution]:
-    """`count` solutions of every problem, from segment/`name`.jsonl if it is there."""
+    """`count` solutions of every problem; read from segment/`name`.jsonl if it exists."""
     return run.records(
         run.folder / "segment" / f"{name}.jsonl",
         Solution,
@@ -60,7 +64,7 @@ def solve(run: Run, policy: Policy, name: str, problems: Sequence[Problem], coun
 
 
 def right_solutions(solutions: Sequence[Solution], keep: int) -> list[Solution]:
-    """At most `keep` right, finished solutions of every problem."""
+    """The first `keep` solutions of every problem that are right and were not cut off."""
     by_problem: dict[str, list[Solution]] = {}
     for s in solutions:
         if s.correct and s.finished and len(by_problem.setdefault(s.problem_id, [])) < keep:
@@ -68,22 +72,14 @@ def right_solutions(solutions: Sequence[Solution], keep: int) -> list[Solution]:
     return [s for group in by_problem.values() for s in group]
 
 
-def segment(run: Run, solutions: Sequence[Solution]) -> list[Solution]:
-    """The solutions as the teacher cuts them, once for each distinct segmentation that passes the filter."""
-    knobs = run.recipe.segment
-    with run.lm.using(None):
-        cuts = segmentations(
-            run.lm, run.sampler, run.task, [s.text for s in solutions], knobs.tries, knobs.teacher, run.seed_of("teacher")
-        )
-    return [
-        Solution(s.problem_id, tuple(chunks), s.answer, s.correct, True, s.tokens)
-        for s, offers in zip(solutions, cuts, strict=True)
-        for chunks in offers
-    ]
+def segment(run: Run, base: Policy, solutions: Sequence[Solution]) -> list[Solution]:
+    """The solutions in the teacher's chunks: one record for every distinct segmentation that passes the filter."""
+    offers = segmentations(base, run.task, [s.text for s in solutions], run.recipe.segment, run.seed_of("teacher"))
+    return [dataclasses.replace(s, chunks=tuple(chunks)) for s, offer in zip(solutions, offers, strict=True) for chunks in offer]
 
 
 def train_policy(run: Run, problems: Sequence[Problem], taught: Sequence[Solution]) -> list[dict]:
-    """SFT of the adapter `policy` on segmented solutions; returns the curve."""
+    """SFT of the adapter `policy` on segmented solutions; returns the training curve."""
     knobs, policy = run.recipe.segment.training, Policy(run.lm, run.sampler, run.task.prompts, run.recipe.policy)
     question = {p.id: p.question for p in problems}
     examples = [Example(policy.prompt(question[s.problem_id]), policy.sft_target(s.chunks)) for s in taught]
@@ -93,11 +89,15 @@ def train_policy(run: Run, problems: Sequence[Problem], taught: Sequence[Solutio
         return train_sft(run.lm, POLICY, examples, knobs, run.recipe.model.micro_tokens, seed, Monitor(checkpoint, progress=tick))
 
     steps = knobs.epochs * (len(examples) // min(knobs.batch, len(examples)))
-    return run.train(POLICY, run.folder / "segment", fit, steps, "SFT: the policy learns to segment")
+    return run.train(POLICY, run.folder / "segment", fit, steps, "SFT: the policy learns to write chunks")
 
 
 def compare(base: Sequence[Solution], policy: Sequence[Solution], seed: int, resamples: int) -> dict:
-    """Chunks, tokens and accuracy of base and policy on the same problems, with intervals (StepWiser Tables 1 and 4)."""
+    """Chunks, tokens, accuracy and cut-off share of base and policy on the same problems (StepWiser Tables 1 and 4).
+
+    `ratio` is the policy's chunks over blank-line parts of the same texts; `difference` is its accuracy minus that of the base,
+    paired by problem. Both have a bootstrap interval.
+    """
     kept = [s for s in policy if s.well_formed]
     statistics = chunk_statistics(policy)
     counts = [(len(s.chunks), len(split_blank_lines(s.text))) for s in kept]
@@ -113,6 +113,7 @@ def compare(base: Sequence[Solution], policy: Sequence[Solution], seed: int, res
 
 
 def _summary(solutions: Sequence[Solution]) -> dict:
+    """Accuracy with its interval, mean sampled tokens, and the share of solutions that were cut off at the budget."""
     right = sum(s.correct for s in solutions)
     return {
         "accuracy": right / len(solutions),
@@ -123,4 +124,5 @@ def _summary(solutions: Sequence[Solution]) -> dict:
 
 
 def _ratio(rows: Sequence[tuple[int, int]]) -> float:
+    """Sum of own chunks over sum of blank-line parts, for one resample."""
     return sum(a for a, _ in rows) / max(1, sum(b for _, b in rows))
