@@ -1,17 +1,41 @@
-"""minisw: StepWiser's stepwise generative judges, reproduced on one machine."""
+"""minisw: StepWiser's stepwise generative judges, reproduced on one machine.
+
+    from minisw import load_judge, open_run
+
+`load_judge(folder)` loads one saved judge; `open_run(folder)` reads a whole run folder. torch is imported only by their calls.
+"""
+
+from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-# oneDNN keeps a compiled kernel for every shape it has met, by default 1024 of them. Sampling meets hundreds of shapes, and
-# a run grew by gigabytes; 128 are enough for the shapes of one stage. Read when torch starts, so it has to stand here.
-for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-    os.environ.setdefault(_cache, "128")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from minisw.judges.saved import LoadedJudge
+    from minisw.saved_run import SavedRun
+
+# oneDNN caches a compiled kernel for every shape, by default 1024 of them. Sampling meets hundreds of shapes, and a run grew by
+# gigabytes; 128 are enough for the shapes of one stage. Set here, because torch reads it when it is imported.
+for _variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_variable, "128")
 
 __version__ = "0.1.0"
 
 
-def load_judge(path, **changes):
-    """The judge saved in a folder: `load_judge(path).judge(problem, steps)` (see minisw/judge.py)."""
+def load_judge(path: str | Path, **changes: object) -> LoadedJudge:
+    """The judge saved in a folder: `load_judge("runs/tiny-0/judges/stepwiser").judge(problem, steps)`.
+
+    `changes` are fields of `ModelKnobs`, such as device="cpu". See minisw/judges/saved.py.
+    """
     from minisw.judges.saved import load_judge
 
     return load_judge(path, **changes)
+
+
+def open_run(folder: str | Path) -> SavedRun:
+    """A run folder to read: `.recipe`, `.records(name)`, `.metrics(stage)`, `.lm`, `.judge(name)`. See minisw/saved_run.py."""
+    from minisw.saved_run import open_run
+
+    return open_run(folder)

@@ -1,4 +1,8 @@
-"""TODO."""
+"""The command line of `python -m minisw.reproduce`: a preset, changed by knobs, checked before anything runs.
+
+Every field of `Recipe` is a flag (`--judge.steps 60`); its help is the text below the field in `recipe.py`. A mistake of the
+user is one line on standard error and exit status 2.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,18 @@ import dataclasses
 import difflib
 import errno
 import io
+import math
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from minisw.presets import PRESETS
-from minisw.recipe import Recipe
+from minisw.recipe import EMBEDDED, Recipe
 from minisw.records import writes
 
 STAGES = ("segment", "annotate", "judges", "evaluate", "search", "report")
@@ -24,20 +30,21 @@ STAGES = ("segment", "annotate", "judges", "evaluate", "search", "report")
 
 @dataclass(frozen=True)
 class Command(Recipe):
-    """Reproduce the cycle of StepWiser: segment, annotate, judge, evaluate, search, report."""
+    """Reproduce StepWiser: segment, annotate, train judges, evaluate, search, report. Interrupted runs resume: rerun the
+    same command."""
 
     out: Path | None = None
-    """The run folder; runs/PRESET-SEED where it is not given."""
+    """Run folder; without it, runs/PRESET-SEED."""
     stage: str | None = None
-    """Run this stage alone: segment, annotate, judges, evaluate, search or report."""
+    """Run only this stage: segment, annotate, judges, evaluate, search or report."""
     dry_run: bool = False
-    """Say what would be run, and write nothing."""
+    """Print the plan and write nothing."""
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """The command line as a `Command`. Raises ValueError, in one line, for an unknown preset, knob or value."""
-
-    arguments = ["--problems." + a[2:] if a.startswith("--data-dir") else a for a in arguments]  # the one knob with a short name
+    """The command line as a `Command`. Raises ValueError, in one line, for an unknown flag, preset or stage and a bad value."""
+    # --data-dir is short for --problems.data-dir; "--flag=value" becomes two arguments
+    arguments = ["--problems." + a[2:] if a.split("=")[0] == "--data-dir" else a for a in arguments]
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--") and "=" in a else [a])]
     preset = "tiny"
     if "--preset" in arguments:
@@ -51,64 +58,145 @@ def parse(arguments: Sequence[str]) -> Command:
     for argument in arguments:
         if argument.startswith("--") and argument.replace("_", "-") not in known:
             near = difflib.get_close_matches(argument, known, 1)
-            raise ValueError(f"unknown knob {argument}" + (f": did you mean {near[0]}?" if near else ": see --help"))
-    said = io.StringIO()
+            raise ValueError(f"unknown flag {argument}: " + (f"did you mean {near[0]}?" if near else "see --help"))
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             command = tyro.cli(Command, default=default, args=list(arguments))
     except SystemExit:
-        words = " ".join(said.getvalue().replace("│", " ").split())
-        words = "".join(c for c in words if c not in "─╭╮╰╯")
-        raise ValueError(f"cannot read the command line: {words[:300].strip()}") from None
+        message = " ".join("".join(" " if c in "│─╭╮╰╯" else c for c in output.getvalue()).split())
+        raise ValueError(f"cannot read the command line: {message[:300].strip()}") from None
     if command.stage is not None and command.stage not in STAGES:
         raise ValueError(f"unknown stage {command.stage!r}: choose one of {', '.join(STAGES)}")
+    if command.out is not None and command.out.is_file():
+        raise ValueError(f"--out {command.out} is a file: give a folder")
     check(command)
     return command
 
 
-MAY_BE_ZERO = {"--seed", "--problems.max-steps", "--problems.hard", "--judge.kl"}
+# --- checks of a recipe ----------------------------------------------------------------------------------------------------
+
+MOST = 10_000_000  # of anything that is counted: five times the paper's labels
+LOWEST = {  # lowest value of a number; otherwise 1 for integers and above 0 for real numbers
+    "--seed": 0,
+    "--problems.max-steps": 0,
+    "--problems.hard": 0,
+    "--judge.kl": 0,
+    "--judge.group": 2,  # advantages compare the replies of a group
+    "--annotate.samples": 2,  # only problems with right and wrong solutions are annotated
+    "--evaluate.resamples": 10,
+}
+HIGHEST = {  # highest value of a number; otherwise MOST for integers and none for real numbers
+    "--seed": 2**63 - 1,
+    "--judge.clip-low": 1,
+    "--policy.temperature": 10,
+    "--judge.temperature": 10,
+}
+LABEL_SOURCES = ("rollouts", "prm800k", "math_shepherd")
 
 
 def check(recipe: Recipe) -> None:
-    """Raises ValueError for a knob that cannot be: so now, and not after an hour."""
-    for name, value in _flags(recipe, values=True):
-        numbers = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, int | float)]
-        if any(v < 0 or (v == 0 and not isinstance(v, bool) and name not in MAY_BE_ZERO) for v in numbers):
-            raise ValueError(f"{name} is {value}: it must be above 0")
-    if recipe.judge.group < 2:
-        raise ValueError("--judge.group is 1: a sample is compared with the others of its group, so it must be at least 2")
-    if recipe.problems.source != "arithmetic":
-        for name, found, wanted in (
-            ("--problems.prompts", recipe.problems.prompts, ("english",)),
-            ("--segment.teacher", recipe.segment.teacher, ("prompted", "numbered")),
-        ):
-            if found not in wanted:
-                raise ValueError(f"{recipe.problems.source} has nothing for {name} {found}: give {name} {' or '.join(wanted)}")
+    """Raises ValueError, in one line that names the knob, if a run of `recipe` could not work.
+
+    What depends on the machine (memory, a GPU, the model's files) is checked by `stages/preflight.py`.
+    """
+    for flag, value in _flags(recipe, values=True):
+        _check_value(flag, value)
+    _check_model(recipe)
+    _check_problems(recipe)
+    _check_label_source(recipe)
 
 
-def _flags(value: object, prefix: str = "--", values: bool = False):
-    """Every flag of a recipe; with `values` pairs of a flag and what it says."""
-    for f in dataclasses.fields(value):
-        inner = getattr(value, f.name)
+def _check_value(flag: str, value: object) -> None:
+    """The value of one knob by itself: its range; for several values, that there is one and none is repeated."""
+    if isinstance(value, tuple):
+        if not value:
+            raise ValueError(f"{flag} is empty: give at least one value")
+        if len(set(value)) < len(value):
+            raise ValueError(f"{flag} has a value twice: give each once")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        whole = isinstance(number, int)
+        low, high = LOWEST.get(flag, 1 if whole else None), HIGHEST.get(flag, MOST if whole else math.inf)
+        if flag.endswith((".lr", ".lrs")):
+            high = 1
+        if not math.isfinite(number):
+            raise ValueError(f"{flag} is {number}: give a finite number")
+        if number <= 0 if low is None else number < low:
+            raise ValueError(f"{flag} is {number}: it must be {'above 0' if low in (None, 1) else f'at least {low}'}")
+        if number > high:
+            raise ValueError(f"{flag} is {number}: it must be at most {high}")
+
+
+def _check_model(recipe: Recipe) -> None:
+    model = recipe.model
+    if not model.name:
+        raise ValueError("--model.name is empty: give a folder, a hub name or embedded")
+    if model.name == EMBEDDED and model.gguf_file:
+        raise ValueError("--model.gguf-file is for another model than the embedded one: give --model.name too")
+    if model.gguf_file and not model.gguf_file.endswith(".gguf"):
+        raise ValueError(f"--model.gguf-file {model.gguf_file} is no GGUF file: give a name that ends with .gguf")
+    halves = {"bf16", "fp16"}
+    for flag, value in (("--model.autocast", model.autocast), ("--model.sampling-dtype", model.sampling_dtype)):
+        if {model.dtype, value} == halves:
+            raise ValueError(f"{flag} {value} does not go with --model.dtype {model.dtype}: give the same type, or fp32 weights")
+    if model.four_bit and model.sampling_dtype not in ("", "auto"):
+        raise ValueError("--model.sampling-dtype does not apply to 4-bit weights: leave it empty or leave out --model.four-bit")
+
+
+def _check_problems(recipe: Recipe) -> None:
+    problems = recipe.problems
+    if problems.data_dir is not None and not problems.data_dir.is_dir():
+        raise ValueError(f"--problems.data-dir {problems.data_dir} is no folder: give the folder with gsm8k/ and processbench/")
+    if problems.max_steps and problems.source != "gsm8k":
+        raise ValueError(f"--problems.max-steps is for GSM8K only, and --problems.source is {problems.source}: leave it at 0")
+    if problems.source == "arithmetic":
+        return
+    if problems.hard:
+        raise ValueError(f"{problems.source} has no harder problems: leave --problems.hard at 0")
+    if problems.prompts == "arithmetic":
+        raise ValueError(f"{problems.source} needs prompts in English: give --problems.prompts english")
+    if recipe.segment.teacher == "rules":
+        raise ValueError(f"{problems.source} has no rules for chunks: give --segment.teacher prompted or numbered")
+
+
+def _check_label_source(recipe: Recipe) -> None:
+    """A file that is missing is found here, and not after stage 1."""
+    source = recipe.annotate.source
+    if source in LABEL_SOURCES or Path(source).is_file():
+        return
+    is_path = Path(source).is_absolute() or Path(source).suffix in (".json", ".jsonl", ".parquet") or source.startswith(".")
+    if is_path or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise ValueError(
+            f"--annotate.source {source or repr(source)} is no file: give one of {', '.join(LABEL_SOURCES)}, "
+            "a file, or a hub name (OWNER/NAME)"
+        )
+
+
+def _flags(recipe: object, prefix: str = "--", values: bool = False) -> Iterator:
+    """Every flag of a recipe, the --no-… forms included; with `values`, pairs of a flag and its value, without these forms."""
+    for f in dataclasses.fields(recipe):
+        value = getattr(recipe, f.name)
         name = prefix + f.name.replace("_", "-")
-        if dataclasses.is_dataclass(inner):
-            yield from _flags(inner, name + ".", values)
+        if dataclasses.is_dataclass(value):
+            yield from _flags(value, name + ".", values)
         elif values:
-            yield name, inner
+            yield name, value
         else:
             yield name
-            if isinstance(inner, bool):
+            if isinstance(value, bool):
                 head, _, last = name.rpartition(".")
                 yield f"{head}.no-{last}" if head else f"--no-{last[2:]}"
 
 
 def stop(error: Exception) -> None:
-    """One line on standard error, exit status 2."""
-    words = " ".join(str(error).split())
+    """Print the error as one line on standard error and exit with status 2."""
+    message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        words = "the disk is full: make room and run the same command again; what is written stays"
+        message = "the disk is full: make room and rerun the same command; finished work is kept"
     elif isinstance(error, PermissionError):
-        words = f"no right to write {error.filename}: give --out a folder of yours"
+        message = f"no permission to write {error.filename}: give --out a folder that you own"
     process = "" if writes() else f" process {os.environ['RANK']}:"
-    print(f"minisw:{process} {words}", file=sys.stderr)
+    print(f"minisw:{process} {message}", file=sys.stderr)
     raise SystemExit(2) from None

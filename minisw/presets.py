@@ -1,4 +1,12 @@
-"""The presets: recipes with a name. What a preset does not name has the default of `recipe.py`."""
+"""The presets: named recipes. A knob that a preset does not set has its default in `recipe.py`.
+
+    tiny       the embedded 3.3M model and its arithmetic problems; minutes on two CPU cores
+    smoke      a real 0.5B chat model and a dozen GSM8K problems: every stage runs, the figures mean nothing
+    gpu-8gb    0.5B on GSM8K
+    gpu-12gb   1.5B in 4 bits on MATH
+    gpu-24gb   1.5B in bf16 on MATH
+    paper      the sizes of StepWiser, for reading and for whoever has 8 A100
+"""
 
 from __future__ import annotations
 
@@ -22,15 +30,14 @@ from minisw.recipe import (
 TINY = Recipe()
 
 
-# The whole cycle with a real 0.5B chat model and a dozen real problems, on two cores in about half an hour: it shows that the
-# stages run on real models and data, and its figures mean nothing.
+# About half an hour on two cores.
 SMOKE = Recipe(
     preset="smoke",
     lora=Lora(rank=8, alpha=16),
     model=ModelKnobs(
         name="Qwen/Qwen2.5-0.5B-Instruct",
         dtype="auto",
-        autocast="auto",  # the adapters' fp32 weights are multiplied in bf16 too
+        autocast="auto",  # so that products with the adapters' fp32 weights are in bf16 too
         sampling_dtype="",
         slots=48,
         prefill_tokens=4096,
@@ -39,7 +46,7 @@ SMOKE = Recipe(
     problems=ProblemKnobs(source="gsm8k", prompts="english", max_steps=2, train=16, validation=6, test=6, hard=0),
     policy=PolicyKnobs(temperature=0.7, max_text_tokens=240, max_chunks=8, max_chunk_tokens=160),
     segment=SegmentKnobs(teacher="numbered", samples=4, keep=3, tries=4, training=Training(lr=4e-4, epochs=4, batch=4)),
-    annotate=AnnotateKnobs(samples=6, keep=3, branches=4, max_solutions=12),
+    annotate=AnnotateKnobs(problems=16, samples=6, keep=3, branches=4, max_solutions=12),
     classifier=ClassifierKnobs(lrs=(1e-4, 5e-4), max_lrs=2, max_epochs=2, batch=4),
     judge=JudgeKnobs(
         labels=16,
@@ -60,10 +67,10 @@ SMOKE = Recipe(
 )
 
 
-# On a GPU. Peak memory is computed (`python -m minisw.engine.memory --preset NAME`); times are guesses from the tokens to be
-# sampled, at 2,000 to 6,000 a second, until a GPU has measured them (`python -m benchmarks.gpu`).
+# The GPU presets have not run on a GPU yet. Their peak memory is computed (`python -m minisw.engine.memory --preset NAME`), and
+# their times are guesses from the number of sampled tokens at 2,000 to 6,000 tokens a second (`python -m benchmarks.gpu`).
 
-# 0.5B for 8 GB, a T4 among them (fp16 with scaled losses there): 3 to 6 hours, 1 GB of model, under 1 GB of run folder.
+# 3 to 6 hours; 1 GB for the model, less than 1 GB for the run folder. A T4 computes in fp16 with scaled losses.
 GPU_8GB = Recipe(
     preset="gpu-8gb",
     lora=Lora(rank=32, alpha=64),
@@ -99,7 +106,7 @@ GPU_8GB = Recipe(
 )
 
 
-# 1.5B in nf4 for 12 GB: a night, 3 GB of model, 1 GB of run folder.
+# A night; 3 GB for the model, 1 GB for the run folder.
 GPU_12GB = dataclasses.replace(
     GPU_8GB,
     preset="gpu-12gb",
@@ -110,18 +117,17 @@ GPU_12GB = dataclasses.replace(
 )
 
 
-# 1.5B in bf16 for 24 GB: rollouts with merged weights, twice as fast as in 4 bits; half a night.
+# Half a night: without 4 bits the adapter is merged into the weights for sampling, which is twice as fast.
 GPU_24GB = dataclasses.replace(
     GPU_12GB, preset="gpu-24gb", model=dataclasses.replace(GPU_12GB.model, four_bit=False, slots=256, prefill_tokens=16384)
 )
 
 
-# The paper's own sizes (StepWiser §3, A.1), for reading and for those who have the machine: 8 A100 for days. The learning
-# rates are those of full weights; with LoRA they are too small.
+# StepWiser §3 and A.1; days on 8 A100. The paper trains full weights: its learning rates are too small for LoRA.
 PAPER = dataclasses.replace(
     GPU_24GB,
     preset="paper",
-    problems=dataclasses.replace(GPU_24GB.problems, source="numina", train=40_000, validation=1000, test=500),
+    problems=dataclasses.replace(GPU_24GB.problems, source="numina", train=20_000, validation=1000, test=500),
     policy=PolicyKnobs(temperature=1.0, max_text_tokens=3096, max_chunks=40, max_chunk_tokens=1024),
     segment=SegmentKnobs(teacher="prompted", samples=16, keep=4, tries=8, training=Training(lr=1e-5, epochs=1, batch=32)),
     annotate=AnnotateKnobs(

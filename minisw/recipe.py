@@ -1,217 +1,220 @@
-"""Every knob, with its unit and its source: one dataclass a stage, and the presets.
+"""The recipe of a run: every knob with its meaning, its unit and the paper's value, one dataclass for each stage.
 
-`python -m minisw.reproduce --help` prints what stands behind each field here.
+The text below a field is its help in `python -m minisw.reproduce --help`. "Paper" is StepWiser (arXiv 2508.19229). The
+defaults are those of the preset tiny; other presets are in `presets.py`. A run folder keeps its recipe in recipe.json, which
+`Recipe.from_json` reads back.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-EMBEDDED = "embedded"  # the name of the base model that ships in data/base
+EMBEDDED = "embedded"  # the name of the base model that comes with minisw
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters on all linear layers."""
+    """Low-rank adapters (LoRA) on all linear layers; every trained model of a run is one."""
 
     rank: int = 32
-    """Rank r of the update."""
+    """Rank of the update of a weight matrix."""
     alpha: int = 64
-    """Scale: the update counts alpha / rank times."""
+    """Scale of the update: it is multiplied by alpha / rank."""
 
 
 @dataclass(frozen=True)
 class ModelKnobs:
-    """The base model."""
+    """The base model, its number types, and how much work is done at once."""
 
     name: str = EMBEDDED
-    """A hub name, a folder, or "embedded" for the tiny model that ships with minisw."""
+    """A folder, a Hugging Face hub name, or "embedded" for the tiny model that comes with minisw."""
     gguf_file: str = ""
-    """A GGUF file within that folder or hub repository; it is dequantised."""
+    """A GGUF file in that folder or hub repository; it is dequantised while loading."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """Type of the weights in memory. "auto" is bf16 if the hardware computes in it; if not, fp16 on a GPU (below compute
-    capability 8.0) and fp32 on a CPU (without AVX512-BF16 or AMX)."""
+    """Type of the weights. "auto": bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a CPU."""
     autocast: Literal["", "auto", "bf16", "fp16"] = "auto"
-    """Type of the products in training forwards; empty for that of the weights. In fp16 losses are scaled."""
+    """Type of matrix products in training; empty for the type of the weights. With fp16, losses are scaled."""
     sampling_dtype: Literal["", "auto", "bf16", "fp16"] = "auto"
-    """Type of the weights while sampling; empty for their own."""
+    """Type of the weights while sampling; empty for their own type."""
     checkpointing: bool = False
-    """Gradient checkpointing: about a tenth of the activations, a third more time; a group's prompt is no longer shared."""
+    """Gradient checkpointing: about a tenth of the memory for activations, a third more time."""
     four_bit: bool = False
-    """Load in 4 bits (nf4, double quantisation) through bitsandbytes."""
+    """Load the base in 4 bits (nf4, double quantisation) with bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """"auto" takes a GPU where there is one; else "cpu" or "cuda"."""
+    """Where to compute; "auto" is a GPU if there is one."""
     sampler: Literal["fast", "simple"] = "fast"
     """"simple" samples with transformers' `generate`: for models that the fast sampler refuses (sliding windows, recurrent)."""
     slots: int = 480
-    """Rows that sample at once."""
+    """Completions that are sampled at once. Less needs less memory."""
     prefill_tokens: int = 8192
-    """Prompt tokens in one prefill forward."""
+    """Prompt tokens in one forward pass of sampling."""
     micro_tokens: int = 4096
-    """Tokens in one training forward and backward, padding included."""
+    """Tokens in one forward and backward pass of training, padding included. Less needs less memory; results do not change."""
 
     def folder(self) -> str:
-        """What `from_pretrained` is given."""
-        if self.name != EMBEDDED:
-            return self.name
-        return str(embedded_folder())
+        """The folder or hub name for `from_pretrained`. Raises ValueError if the embedded model is missing."""
+        return str(embedded_folder()) if self.name == EMBEDDED else self.name
 
 
 def embedded_folder() -> Path:
-    """data/base of the checkout, or the copy that an installed package carries."""
-    here = Path(__file__).resolve().parent
-    for folder in (here.parent / "data" / "base", here / "data" / "base"):
+    """The folder of the embedded model: data/base of the checkout, or the copy in an installed package.
+
+    Raises ValueError if neither exists.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "data" / "base", package / "data" / "base"):
         if (folder / "model.safetensors").is_file():
             return folder
     raise ValueError(
-        "the embedded model is missing: data/base/model.safetensors is neither beside nor within the package; "
-        "make it with python -m minisw.problems.arithmetic.pretraining --out data/base"
+        "the embedded model (data/base/model.safetensors) is missing: get a complete checkout or wheel, or train it with "
+        "python -m minisw.problems.arithmetic.pretraining --out data/base"
     )
 
 
 @dataclass(frozen=True)
 class ProblemKnobs:
-    """Where problems come from."""
+    """The problems, and how many of each split."""
 
     source: Literal["arithmetic", "gsm8k", "math", "numina"] = "arithmetic"
     """The embedded task, GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500)."""
     data_dir: Path | None = None
-    """Folder with the published files (gsm8k/train.jsonl, math500/test.jsonl, processbench/gsm8k.json, …); without it, hub
-    names are used."""
+    """Folder with the published files (gsm8k/train.jsonl, math500/test.jsonl, …). Without it they come from the hub."""
     prompts: Literal["arithmetic", "english"] = "arithmetic"
-    """Which set of prompts (minisw/prompts.py)."""
+    """Prompts: "arithmetic" for the embedded model, "english" for chat models (minisw/prompts.py)."""
     max_steps: int = 0
-    """Only problems whose reference solution has at most this many lines (GSM8K; 0 for all): easier ones for small models."""
+    """GSM8K only: keep problems whose reference solution has at most this many lines; 0 keeps all."""
     train: int = 300
-    """Training problems of stage 1 (SFT of the policy); stage 2 annotates others."""
+    """Training problems of stage 1, on which the policy is fine-tuned. Paper: 20,000. Stage 2 annotates others."""
     validation: int = 80
-    """Problems whose labels choose the baseline's knobs."""
+    """Validation problems: their labels choose the classifier's settings."""
     test: int = 200
-    """Problems that only measure."""
+    """Test problems; they are only measured on."""
     hard: int = 0
-    """Problems of the longer, harder test that search is measured on too (0 for none; the embedded task has one)."""
+    """Problems of the embedded task's longer test split, on which search is measured too; 0 for none."""
 
 
 @dataclass(frozen=True)
 class PolicyKnobs:
-    """How the policy writes solutions, in every stage and for every method alike."""
+    """How the policy samples solutions, in every stage and for every method."""
 
     temperature: float = 1.0
-    """Sampling temperature of solutions and rollouts (1 in the paper; very small models do better below)."""
+    """Sampling temperature of solutions and rollouts. Paper: 1. Very small models do better below it."""
     max_text_tokens: int = 300
     """Longest solution in tokens of text, without tags: one budget for the base, the policy, rollouts and search."""
     max_chunks: int = 12
-    """Most chunks of a solution, in sampling, rollouts and search."""
+    """Most chunks in a solution, in sampling, rollouts and search."""
     max_chunk_tokens: int = 80
-    """Longest chunk in tokens, when search samples chunk by chunk."""
+    """Longest chunk in tokens, where search samples one chunk at a time."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One supervised training."""
+    """One supervised fine-tuning (SFT)."""
 
     lr: float = 1e-3
-    """Peak learning rate of AdamW, reached after a tenth of the steps and taken down linearly."""
+    """Peak learning rate of AdamW: linear warm-up over the first tenth of the steps, then linear decay. Paper: 1e-5."""
     epochs: int = 2
     """Passes over the examples."""
     batch: int = 32
-    """Examples a step."""
+    """Examples in a step. Paper: 32."""
 
 
 @dataclass(frozen=True)
 class SegmentKnobs:
-    """Stage 1, StepWiser §3.1."""
+    """Stage 1 (StepWiser §3.1): the policy learns to write its reasoning in chunks."""
 
     teacher: Literal["rules", "prompted", "numbered"] = "rules"
-    """Who segments the SFT texts: the task's own rules; the chat model, copying the text with tags; or the chat model,
-    naming the lines that begin a chunk (a very small one cannot copy without a slip)."""
+    """Who segments: the task's rules, the model copying the text with tags, or the model naming the first lines of chunks."""
     samples: int = 2
-    """Solutions sampled a problem; the wrong ones are dropped (the paper samples 16)."""
+    """Solutions that the base samples per problem; wrong ones are dropped. Paper: 16."""
     keep: int = 1
-    """Right solutions kept a problem, at most (the paper keeps 4)."""
+    """Most right solutions kept per problem. Paper: 4."""
     tries: int = 1
-    """Segmentations sampled from the teacher for each solution; all that pass the filter are taught (the paper samples 8)."""
+    """Segmentations that the teacher samples per solution; all that pass the filter are taught. Paper: 8."""
     training: Training = Training(lr=2e-3, epochs=5, batch=6)
 
 
 @dataclass(frozen=True)
 class AnnotateKnobs:
-    """Stage 2, StepWiser §3.2."""
+    """Stage 2 (StepWiser §3.2): every chunk gets a label from Monte-Carlo rollouts."""
 
     source: str = "rollouts"
-    """Where labels come from: our own rollouts, or labels made elsewhere: prm800k, math_shepherd, a file or a hub name in TRL's
-    stepwise-supervision format."""
+    """Where labels come from: rollouts, prm800k, math_shepherd, or a file or hub name in TRL's stepwise-supervision format."""
     problems: int = 240
-    """Problems annotated: training problems after the `problems.train` of stage 1."""
+    """Problems annotated: the training problems after those of stage 1. Paper: 40,000."""
     samples: int = 4
-    """Solutions a problem at temperature 1 (the paper samples 16)."""
+    """Solutions that the policy samples per problem. Paper: 16."""
     keep: int = 1
-    """Solutions annotated a problem, at most; over all, one right for three wrong, whose errors are what labels run short of."""
+    """Most solutions annotated per problem. Over all problems, one right solution is kept for three wrong ones."""
     branches: int = 8
-    """M: completions from every boundary (the paper takes 16). REPRODUCE.md has what it does to the labels."""
+    """M, the rollouts from every boundary between chunks. Paper: 16."""
     max_solutions: int = 190
-    """Solutions annotated in all."""
+    """Most solutions annotated in all."""
     rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "abs_q"
-    """Which label rule trains the judges. All three are derived and measured."""
+    """The label rule that trains the judges. The other rules are only compared."""
     alpha: float = 0.4
-    """alpha of rel_effective (0.4 in the paper at 1.5B)."""
+    """Weight of the gain in rel_effective. Paper: 0.4 at 1.5B."""
     gamma: float = 0.8
-    """gamma of rel_ratio (0.8 in the paper at 1.5B)."""
+    """Threshold of rel_ratio. Paper: 0.8 at 1.5B."""
 
 
 @dataclass(frozen=True)
 class JudgeKnobs:
-    """Stage 3, StepWiser §3.3: the generative judge and its GRPO."""
+    """Stage 3 (StepWiser §3.3): the generative judge, trained by RS-FT and then GRPO."""
 
     labels: int = 240
-    """Labels a pass that the judge and the classifier may use, balanced half and half."""
+    """Most labels per pass, half of them positive; all trained judges use the same labels."""
     passes: int = 3
-    """Balanced passes: each takes other labels of a side as long as there are any, then those of before again."""
+    """Balanced passes over the labels. Each takes labels that earlier passes left out, as long as there are any."""
     format_samples: int = 1
-    """Analyses that the base is asked for a label; those that agree with it teach the judge its format (RS-FT)."""
+    """RS-FT: replies that the base samples per label; those with a right verdict are trained on."""
     format_training: Training = Training(lr=1e-3, epochs=1, batch=4)
     steps: int = 16
-    """GRPO steps (the paper takes 800)."""
+    """GRPO steps. Paper: 800."""
     prompts: int = 32
-    """Prompts a step (the paper takes 1024)."""
+    """Prompts (labelled chunks) in a GRPO step. Paper: 1024."""
     group: int = 8
-    """Analyses sampled a prompt (the paper takes 4)."""
+    """Replies sampled per prompt; advantages compare them with each other. Paper: 4."""
     updates: int = 1
-    """Optimizer steps on the samples of one GRPO step (the paper takes 4)."""
+    """Optimizer steps on the replies of one GRPO step. Paper: 4."""
     lr: float = 1e-4
-    """Learning rate of AdamW; LoRA wants more than the paper's 1e-6 for full weights."""
+    """Learning rate of AdamW in GRPO. Paper: 1e-6 for full weights; LoRA needs more."""
     clip_low: float = 0.2
-    """The ratio is clipped at 1 - clip_low."""
+    """The probability ratio is clipped at 1 - clip_low. Paper: 0.2."""
     clip_high: float = 0.28
-    """… and at 1 + clip_high: clip-higher, without which entropy collapses."""
+    """The probability ratio is clipped at 1 + clip_high. Paper: 0.28 (clip-higher), which keeps entropy from collapsing."""
     kl: float = 0.0
-    """Weight of the KL term towards the adapter at the start; 0 for none."""
+    """Weight of the KL term towards the adapter at the start of GRPO; 0 for none."""
     temperature: float = 1.2
-    """Of the samples. Above 1 because the taught judge is nearly deterministic: at 1 three groups in four are tied."""
+    """Sampling temperature in GRPO. Above 1 because after RS-FT the small judge is nearly deterministic."""
     max_new_tokens: int = 160
-    """Longest analysis, in tokens."""
+    """Longest reply of the judge in tokens. Paper: 3096."""
     tenth: bool = True
-    """Train a second judge on a tenth of the labels: as many SFT steps, as many passes of GRPO, or 3 steps."""
+    """Train a second judge on a tenth of the labels, for the data-efficiency claim."""
     votes: int = 1
-    """Sampled judgments a step for the vote row."""
+    """Judgments sampled per chunk for an extra row with their majority vote; 1 for no such row. Paper: 8."""
 
 
 @dataclass(frozen=True)
 class ClassifierKnobs:
-    """The discriminative baseline: SFT on + or - with the same labels; learning rate and epochs are chosen on validation."""
+    """Stage 3: the discriminative baseline, SFT on + or - with the same labels; its settings are chosen on validation."""
 
     lrs: tuple[float, ...] = (5e-4, 1e-3)
-    """Learning rates tried first; while the best is the largest or smallest tried, twice or half of it is tried next."""
+    """Learning rates tried first. While the best is the largest or smallest, twice or half of it is tried next."""
     max_lrs: int = 4
-    """Most learning rates tried; `lrs` is tried whole."""
+    """Most learning rates tried; `lrs` is tried in full."""
     max_epochs: int = 4
     """Longest training, and the length of the learning-rate schedule. The best state after any epoch is kept."""
     patience: int = 1
-    """Training stops when validation AUC has not improved for so many epochs."""
+    """Training stops when validation AUC has not improved for this many epochs."""
     batch: int = 16
-    """Examples a step."""
+    """Examples in a step."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ class EvaluateKnobs:
     """Stage 4: first-error F1 on test solutions with exact labels, or on ProcessBench for tasks without exact labels."""
 
     parts: tuple[Literal["gsm8k", "math", "olympiadbench", "omnimath"], ...] = ("gsm8k",)
-    """Parts of ProcessBench, for tasks without exact labels."""
+    """Parts of ProcessBench, for tasks without exact labels. Paper: all four."""
     solutions: int = 110
     """Solutions judged; with ProcessBench, of each part."""
     resamples: int = 1000
@@ -228,25 +231,24 @@ class EvaluateKnobs:
 
 @dataclass(frozen=True)
 class SearchKnobs:
-    """Stage 5, StepWiser §4.4."""
+    """Stage 5 (StepWiser §4.4): search steered by the judge, and baselines that may spend as many tokens."""
 
     problems: int = 80
     """Test problems searched."""
     tries: int = 5
-    """Tries a chunk; after them the last is kept."""
+    """Most tries per chunk; the last one is kept whatever the judge says. Paper: 5."""
     votes: int = 16
-    """Most samples drawn a problem for majority vote and best-of-N; the token budget decides how many are drawn and count."""
+    """Most samples per problem for majority vote and best-of-N; the token budget decides how many of them count."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All knobs of one run."""
+    """All knobs of one run. Equal recipes give equal results on the same machine."""
 
     preset: str = "tiny"
-    """tiny: the embedded model and its problems. smoke: a real 0.5B chat model and GSM8K, hardly any. On a GPU: gpu-8gb (0.5B),
-    gpu-12gb (1.5B in 4 bits), gpu-24gb (1.5B). paper: the paper's sizes. Other knobs change a preset."""
+    """Where the other knobs start from: tiny, smoke, gpu-8gb, gpu-12gb, gpu-24gb or paper (minisw/presets.py)."""
     seed: int = 0
-    """Of everything that is drawn; each seed has test problems of its own."""
+    """Seed of everything random. Each seed also has test problems of its own in the embedded task."""
     lora: Lora = Lora()
     model: ModelKnobs = ModelKnobs()
     problems: ProblemKnobs = ProblemKnobs()
@@ -257,3 +259,49 @@ class Recipe:
     judge: JudgeKnobs = JudgeKnobs()
     evaluate: EvaluateKnobs = EvaluateKnobs()
     search: SearchKnobs = SearchKnobs()
+
+    def to_json(self) -> dict:
+        """The recipe as JSON values: what a run writes to recipe.json."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+
+    @classmethod
+    def from_json(cls, source: Path | str | dict) -> Recipe:
+        """The recipe in a recipe.json (its path) or in its values (a dict): the inverse of `to_json`.
+
+        Raises ValueError, in one line that names the field, for unknown or missing fields (another version of minisw wrote
+        the file) and for values of another type.
+        """
+        if isinstance(source, dict):
+            return _from_json(Recipe, source, "recipe")
+        try:
+            values = json.loads(Path(source).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"cannot read the recipe {source}: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            raise ValueError(f"the recipe {source} is not JSON: use the recipe.json of a run folder") from None
+        return _from_json(Recipe, values, str(source))
+
+
+def _from_json(kind: object, value: object, where: str) -> object:
+    """`value`, parsed from JSON, as an instance of the type `kind`. `where` names the field in errors."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = typing.get_type_hints(kind)
+        for problem, names in (("has the unknown", value.keys() - hints.keys()), ("lacks the", hints.keys() - value.keys())):
+            if names:
+                raise ValueError(f"{where} {problem} field {sorted(names)[0]!r}: another version of minisw wrote it")
+        return kind(**{name: _from_json(hints[name], value[name], f"{where}: {name}") for name in hints})
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_from_json(arguments[0], item, where) for item in value)
+    if origin is types.UnionType:  # Path | None, the only one
+        return None if value is None else _from_json(arguments[0], value, where)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    names = " or ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", str(kind))
+    raise ValueError(f"{where} is {value!r}, which is not {names}")

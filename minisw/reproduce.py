@@ -1,8 +1,15 @@
-"""The whole cycle in one command: segment → annotate → judge → evaluate → search → report.
+"""The main command: all stages in order, each once.
 
-    python -m minisw.reproduce [--preset tiny] [--seed 0] [--out runs/tiny] [--stage NAME] [--dry-run] [--judge.steps 60 …]
+    python -m minisw.reproduce [--preset tiny] [--seed 0] [--out runs/tiny-0] [--stage NAME] [--dry-run] [--judge.steps 60 …]
 
-A finished stage is not run again; a run that was killed at any moment goes on from where it was.
+    1 segment    the policy learns to write its reasoning in chunks                StepWiser §3.1
+    2 annotate   every chunk gets a label from Monte-Carlo rollouts                §3.2
+    3 judges     the classifier, RS-FT and GRPO, all on the same labels            §3.3
+    4 evaluate   first-error F1 of every judge                                     §4.2
+    5 search     chunk-reset search with the judge, and baselines                  §4.4
+    6 report     claims.json and report.html
+
+Interrupted runs resume: rerun the same command. Finished stages are skipped.
 """
 
 from __future__ import annotations
@@ -14,98 +21,110 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from minisw.cli import STAGES, Command, parse, stop
+from minisw.progress import duration
 from minisw.recipe import Recipe
 from minisw.records import writes
 from minisw.report.page import claims_table
 from minisw.runs import Run
 from minisw.stages import annotate, evaluate, judges, preflight, report, search, segment
 
-
-def stage_functions() -> dict:
-    return dict(
-        zip(
-            STAGES,
-            (
-                segment.run_stage,
-                annotate.run_stage,
-                judges.run_stage,
-                evaluate.run_stage,
-                search.run_stage,
-                report.run_stage,
-            ),
-            strict=True,
-        )
-    )
+STAGE_FUNCTIONS: dict[str, Callable[[Run], None]] = {
+    "segment": segment.run_stage,
+    "annotate": annotate.run_stage,
+    "judges": judges.run_stage,
+    "evaluate": evaluate.run_stage,
+    "search": search.run_stage,
+    "report": report.run_stage,
+}
 
 
 def run(command: Command) -> None:
-    """Run the stages that are not finished yet. Raises ValueError or OSError where something is in the way."""
+    """Run the stages that have not finished. Raises ValueError or OSError, in one line, if something prevents that."""
     recipe = Recipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Recipe)})
     folder = command.out or Path("runs") / f"{recipe.preset}-{recipe.seed}"
     stages = [command.stage] if command.stage else list(STAGES)
     if command.dry_run:
         print(plan(recipe, folder, stages))
         return
-    if Path(recipe.model.folder()).is_dir() and (recipe.problems.source == "arithmetic" or recipe.problems.data_dir):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of peft's use of it, not of ours
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries: where they fail we say so, in one line
+    quiet_libraries(recipe)
     console = Console(stderr=True, quiet=not writes())
     this = Run(recipe, folder, console)
-    if not all(this.finished(name) for name in stages):
-        preflight.check(this)
-    functions = stage_functions()
-    for number, name in enumerate(STAGES, 1):
-        if name not in stages:
-            continue
-        missing = [before for before in STAGES[: number - 1] if not this.finished(before)]
-        if missing and name != "report":  # the report says itself what has not been run
-            raise ValueError(f"stage {name} needs what {missing[0]} makes: run --stage {missing[0]} first, or leave --stage out")
-        with this.stage(name) as needed:
-            console.print(f"[bold]{number}/{len(STAGES)} {name}[/]" + ("" if needed else "  done before"))
-            if needed:
-                functions[name](this)
-    claims = folder / "claims.json"
-    if claims.exists() and "report" in stages:
-        functions["report"](this)  # once more, so that the page shows the report's own time
-        console.print(claims_table(json.loads(claims.read_text(encoding="utf-8"))))
-        console.print(f"{this.facts['seconds']:.0f} s in all. The report: {folder / 'report.html'}")
+    try:
+        if not all(this.finished(name) for name in stages):
+            preflight.check(this)
+        for name in stages:
+            run_stage(this, name)
+        claims = folder / "claims.json"
+        if claims.exists() and "report" in stages:
+            report.run_stage(this)  # again, because the page also shows the time of the report stage
+            console.print(claims_table(json.loads(claims.read_text(encoding="utf-8"))))
+            console.print(f"{duration(this.facts['seconds'])} in all. Report: {folder / 'report.html'}", soft_wrap=True)
+    finally:
+        this.close()
+
+
+def run_stage(this: Run, name: str) -> None:
+    """Run one stage unless it has finished. Raises ValueError if an earlier stage has not finished."""
+    number = STAGES.index(name) + 1
+    missing = [earlier for earlier in STAGES[: number - 1] if not this.finished(earlier)]
+    if missing and name != "report":  # the report can show an unfinished run
+        raise ValueError(f"stage {name} needs the results of {missing[0]}: run --stage {missing[0]} first, or leave --stage out")
+    with this.stage(name) as needed:
+        this.console.print(f"[bold]{number}/{len(STAGES)} {name}[/]" + ("" if needed else "  finished before"))
+        if needed:
+            STAGE_FUNCTIONS[name](this)
+
+
+def quiet_libraries(recipe: Recipe) -> None:
+    """No network where everything is local, and no warnings of libraries about each other."""
+    if Path(recipe.model.folder()).is_dir() and (recipe.problems.source == "arithmetic" or recipe.problems.data_dir):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft uses names that it will drop
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries; a failure ends in one line of ours
 
 
 def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
-    """What a run would do, in words."""
-    p, a, j, e, s = recipe.problems, recipe.annotate, recipe.judge, recipe.evaluate, recipe.search
-    words = {
-        "segment": f"{p.test} test problems by the base; SFT on right solutions of {p.train} × {recipe.segment.samples}",
-        "annotate": f"{min(p.train, a.problems)} + {p.validation} problems × {a.samples} solutions; "
-        f"up to {a.max_solutions} annotated, M = {a.branches} at every boundary; rule {a.rule}",
-        "judges": f"{j.passes} balanced passes of up to {j.labels} labels; classifier: "
-        f"up to {recipe.classifier.max_lrs} learning rates × {recipe.classifier.max_epochs} epochs; RS-FT; "
-        f"GRPO {j.steps} steps × {j.prompts} prompts × {j.group}"
-        + ("; RS-FT and GRPO again with a tenth of the labels" if j.tenth else ""),
-        "evaluate": f"{e.solutions} solutions (of each part, with ProcessBench), every judge",
-        "search": f"{s.problems} problems, {s.tries} tries a chunk; baselines at the same tokens"
-        + (f"; {p.hard} harder problems" if p.hard else ""),
+    """What a run would do, a line for each stage."""
+    problems, annotate_, judge, classifier = recipe.problems, recipe.annotate, recipe.judge, recipe.classifier
+    own, parts = problems.source == "arithmetic", ", ".join(recipe.evaluate.parts)
+    labels = (
+        f"up to {annotate_.max_solutions} solutions of {annotate_.problems} problems × {annotate_.samples} samples and of "
+        f"{problems.validation} for validation; {annotate_.branches} rollouts at every boundary; labels by {annotate_.rule}"
+        if annotate_.source == "rollouts"
+        else f"labels of up to {annotate_.max_solutions} solutions from {annotate_.source}"
+    )
+    lines = {
+        "segment": f"{problems.test} test problems by base and policy; SFT on right solutions of {problems.train} problems × "
+        f"{recipe.segment.samples} samples, {recipe.segment.training.epochs} epochs",
+        "annotate": labels,
+        "judges": f"up to {judge.labels} labels × {judge.passes} passes; classifier: up to {classifier.max_lrs} learning rates × "
+        f"{classifier.max_epochs} epochs; RS-FT; GRPO: {judge.steps} steps of {judge.prompts} prompts × {judge.group} replies"
+        + ("; RS-FT and GRPO again with a tenth of the labels" if judge.tenth else ""),
+        "evaluate": f"every judge on {recipe.evaluate.solutions} "
+        + ("test solutions with exact labels" if own else f"solutions of each part of ProcessBench ({parts})"),
+        "search": f"{recipe.search.problems} test problems"
+        + (f" and {problems.hard} harder ones" if problems.hard else "")
+        + f", up to {recipe.search.tries} tries per chunk; baselines with the same number of tokens",
         "report": "claims.json, report.html",
     }
-    lines = [f"preset {recipe.preset}, seed {recipe.seed}, model {recipe.model.name}, problems {p.source} → {folder}"]
-    return "\n".join(lines + [f"  {STAGES.index(name) + 1} {name:10} {words[name]}" for name in stages])
+    head = f"preset {recipe.preset}, seed {recipe.seed}, model {recipe.model.name}, problems {problems.source}; folder {folder}"
+    return "\n".join([head, *(f"  {STAGES.index(name) + 1} {name:9} {lines[name]}" for name in stages)])
 
 
 def main() -> None:
+    """Run the command line. Errors that the user can fix end in one line and exit status 2."""
     try:
         run(parse(sys.argv[1:]))
     except (ValueError, OSError) as error:
         stop(error)
     except KeyboardInterrupt:
-        print("minisw: stopped; the same command goes on from here", file=sys.stderr)
+        print("minisw: interrupted; rerun the same command to resume", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:  # safetensors and torch wrap a full disk in errors of their own
         if "No space left" in str(error) or "File too large" in str(error):

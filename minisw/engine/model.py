@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,15 +222,17 @@ class LanguageModel:
         if not writes():
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:  # peft chooses the sub-folder, and adds a README.md
-            self.model.save_pretrained(scratch, selected_adapters=[name])
-            written = Path(scratch) if name == "default" else Path(scratch) / name
-            folder.mkdir(exist_ok=True)
-            config = json.loads((written / "adapter_config.json").read_text(encoding="utf-8"))
-            config["target_modules"] = sorted(config["target_modules"])  # peft writes a set, in any order
-            (written / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-            for file in ("adapter_model.safetensors", "adapter_config.json"):
-                (written / file).replace(folder / file)
+        scratch = folder.with_name(folder.name + ".part")  # a fixed name: what a killed process left there is removed
+        shutil.rmtree(scratch, ignore_errors=True)
+        self.model.save_pretrained(scratch, selected_adapters=[name])  # peft chooses the sub-folder, and adds a README.md
+        written = scratch if name == "default" else scratch / name
+        folder.mkdir(exist_ok=True)
+        config = json.loads((written / "adapter_config.json").read_text(encoding="utf-8"))
+        config["target_modules"] = sorted(config["target_modules"])  # peft writes a set, in any order
+        (written / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        for file in ("adapter_model.safetensors", "adapter_config.json"):
+            (written / file).replace(folder / file)
+        shutil.rmtree(scratch)
 
     def adapter_parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
         """The weights of one adapter, by their full names."""

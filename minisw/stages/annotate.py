@@ -75,23 +75,24 @@ def annotate_split(
     Returns the sampled and the annotated solutions; each list is read from its file if that exists.
     """
     knobs, folder, policy = run.recipe.annotate, run.folder / "annotate", run.policy()
-    drawn = run.records(
+    drawn = run.records_in_shards(
         folder / f"{split}-solutions.jsonl",
         Solution,
         f"{split}: solutions",
-        len(problems) * knobs.samples,
-        lambda tick: flat(policy.solve(problems, knobs.samples, run.seed_of(f"annotate-{split}"), tick)),
+        f"annotate-{split}",
+        [(p, knobs.samples) for p in problems],
+        lambda shard, seed, tick: flat(policy.solve(shard, knobs.samples, seed, tick)),
     )
     groups = [drawn[i : i + knobs.samples] for i in range(0, len(drawn), knobs.samples)]
     chosen = choose_solutions(groups, knobs.keep, most, right)
-    boundaries = sum(len(s.chunks) - 1 for s in chosen) + len({s.problem_id for s in chosen})
     by_id = {p.id: p for p in problems}
-    annotated = run.records(
+    annotated = run.records_in_shards(
         folder / f"{split}.jsonl",
         AnnotatedSolution,
         f"{split}: rollouts",
-        boundaries * knobs.branches,
-        lambda tick: policy.annotate(chosen, by_id, knobs.branches, run.seed_of(f"rollouts-{split}"), tick),
+        f"rollouts-{split}",
+        [(s, len(s.chunks) * knobs.branches) for s in chosen],
+        lambda shard, seed, tick: policy.annotate(shard, by_id, knobs.branches, seed, tick),
     )
     return drawn, annotated
 

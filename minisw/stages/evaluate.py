@@ -92,12 +92,13 @@ def exact_items(run: Run) -> list[BenchItem]:
     task, count, policy = run.task, run.recipe.evaluate.solutions, run.policy()
     problems = task.load("test", run.recipe.problems.test, run.seed)
     each = -(-count // len(problems))
-    solutions = run.records(
+    solutions = run.records_in_shards(
         run.folder / "evaluate" / "solutions.jsonl",
         Solution,
         "test: solutions to judge",
-        len(problems) * each,
-        lambda tick: flat(policy.solve(problems, each, run.seed_of("evaluate"), tick)),
+        "evaluate",
+        [(p, each) for p in problems],
+        lambda shard, seed, tick: flat(policy.solve(shard, each, seed, tick)),
     )
     by_id: dict[str, Problem] = {p.id: p for p in problems}
     items = []
@@ -114,12 +115,13 @@ def judge_items(run: Run, name: str, judge: Judge, items: Sequence[BenchItem]) -
     steps = flat([item.steps() for item in items])
     options = {"probabilities": True} if name == STEPWISER else {}  # one more forward pass: only for the judge shown
     path = run.folder / "evaluate" / f"{name}.jsonl"
-    judgments = run.records(
+    judgments = run.records_in_shards(
         path,
         Judgment,
         judge.name,
-        len(steps) * getattr(judge, "votes", 1),
-        lambda tick: judge.judge(steps, run.seed_of(f"evaluate-{name}"), tick, **options),
+        f"evaluate-{name}",
+        [(step, getattr(judge, "votes", 1)) for step in steps],
+        lambda shard, seed, tick: judge.judge(shard, seed, tick, **options),
     )
     if len(judgments) != len(steps):
         raise ValueError(f"{path} has {len(judgments)} judgments for {len(steps)} steps: delete it and run the stage again")

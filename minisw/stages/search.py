@@ -102,12 +102,13 @@ def spent_tokens(answers: Sequence[Answer]) -> int:
 
 def sample_solutions(run: Run, problems: Sequence[Problem], count: int) -> list[list[Solution]]:
     """`count` independent solutions of every problem: [problems][count]."""
-    samples = run.records(
+    samples = run.records_in_shards(
         run.folder / "search" / "samples.jsonl",
         Solution,
         "plain samples",
-        len(problems) * count,
-        lambda tick: flat(run.policy().solve(problems, count, run.seed_of("votes"), tick)),
+        "votes",
+        [(p, count) for p in problems],
+        lambda shard, seed, tick: flat(run.policy().solve(shard, count, seed, tick)),
     )
     return [samples[i : i + count] for i in range(0, len(samples), count)]
 

@@ -54,12 +54,13 @@ def run_stage(run: Run) -> None:
 
 def solve(run: Run, policy: Policy, name: str, problems: Sequence[Problem], count: int) -> list[Solution]:
     """`count` solutions of every problem; read from segment/`name`.jsonl if it exists."""
-    return run.records(
+    return run.records_in_shards(
         run.folder / "segment" / f"{name}.jsonl",
         Solution,
         name,
-        len(problems) * count,
-        lambda tick: flat(policy.solve(problems, count, run.seed_of(name), tick)),
+        name,
+        [(p, count) for p in problems],
+        lambda shard, seed, tick: flat(policy.solve(shard, count, seed, tick)),
     )
 
 

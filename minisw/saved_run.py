@@ -1,0 +1,82 @@
+"""Run folders to read: the recipe, the records, the results, and the model with all adapters of a run."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from functools import cached_property
+from pathlib import Path
+
+from minisw.engine.loading import load_base
+from minisw.engine.model import LanguageModel
+from minisw.judges import registry
+from minisw.judges.base import Judge
+from minisw.recipe import Recipe
+from minisw.records import AnnotatedSolution, Answer, Judgment, Solution, Try, read_jsonl
+from minisw.runs import RunFolder
+
+KINDS = (  # which records a file of a run folder holds; the first pattern counts
+    ("segment/*", Solution),
+    ("annotate/*-solutions", Solution),
+    ("annotate/train", AnnotatedSolution),
+    ("annotate/validation", AnnotatedSolution),
+    ("evaluate/solutions", Solution),
+    ("evaluate/*", Judgment),
+    ("search/samples", Solution),
+    ("search/*-tries", Try),
+    ("search/*", Answer),
+)
+
+
+class SavedRun(RunFolder):
+    """A run folder, finished or not, that is only read; made by `open_run`."""
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        """The base model with all adapters of the run: `lm.using("policy")`, `lm.using("stepwiser")`, …"""
+        lm = load_base(self.recipe.model)
+        for config in sorted(self.folder.glob("*/*/adapter_config.json")):
+            lm.load_adapter(config.parent.name, config.parent)
+        return lm
+
+    def records(self, name: str) -> list:
+        """The records of one file by its name in the folder: `records("annotate/train")`, `records("evaluate/stepwiser")`."""
+        kind = next((kind for pattern, kind in KINDS if fnmatch.fnmatch(name, pattern)), None)
+        path = self.folder / f"{name}.jsonl"
+        if kind is None or not path.is_file():
+            names = sorted(str(f.relative_to(self.folder).with_suffix("")) for f in self.folder.glob("*/*.jsonl"))
+            names = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern, _ in KINDS)]
+            raise ValueError(f"{self.folder} has no records {name!r}; it has {', '.join(names) or 'none'}")
+        return read_jsonl(path, kind)
+
+    def metrics(self, stage: str) -> dict:
+        """The results of a finished stage. Raises ValueError if it has not finished."""
+        path = self.folder / stage / "metrics.json"
+        if not path.is_file():
+            raise ValueError(f"{self.folder} has no results of stage {stage!r}: {path} is missing")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def judge(self, name: str) -> Judge:
+        """A judge of the run by its id in judges/registry.py. Raises ValueError if the run has no such judge."""
+        entries = {entry.id: entry for entry in registry.REGISTRY if entry.wanted(self.recipe)}
+        if name not in entries:
+            raise ValueError(f"no judge {name!r}: choose one of {', '.join(entries)}")
+        if not entries[name].trained:
+            return entries[name].build(self.judge_context, {})
+        self.require(name, self.folder / "judges" / name)
+        return entries[name].build(self.judge_context, self.metrics("judges").get(name, {}))
+
+
+def open_run(folder: Path | str) -> SavedRun:
+    """A run folder to read: recipe, records, results, and its model with all adapters. Writes nothing and takes no lock.
+
+        run = open_run("runs/tiny-0")
+        run.recipe.judge.steps; run.metrics("evaluate"); run.records("annotate/train")
+        run.judge("stepwiser").judge(steps, seed=0)
+
+    Raises ValueError, in one line, if the folder holds no run.
+    """
+    folder = Path(folder)
+    if not (folder / "recipe.json").is_file():
+        raise ValueError(f"{folder} holds no run: it has no recipe.json")
+    return SavedRun(Recipe.from_json(folder / "recipe.json"), folder)
