@@ -55,7 +55,7 @@ def test_three_words_before_the_verdict_are_an_analysis(analysis):
         f"Analysis:\nVerdict: {P}",
         f"Analysis. Analysis: analysis; Verdict: {P}",
         f"{P} {P} {P} {P}",  # repeated boxes
-        f"{N} {P}",
+        f"{N} {N} {N} {P}",
         f"It is {P}",  # two words
         "... --- !!! ___ " + P,  # no words
         f"{P} because the sum is right and all numbers are from the problem.",  # the analysis has to come first

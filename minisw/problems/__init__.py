@@ -61,9 +61,12 @@ def load_task(knobs: ProblemKnobs) -> Task:
         raise ValueError(f"no such data folder: {folder}; give --problems.data-dir the folder with gsm8k/ and processbench/")
 
     def load(split: str, count: int, seed: int) -> list[Problem]:
-        if knobs.source == "gsm8k":
-            return gsm8k.load_split(folder, split, count, seed, knobs.max_steps)
-        return math.load_split(folder, knobs.source, split, count, seed)
+        try:
+            if knobs.source == "gsm8k":
+                return gsm8k.load_split(folder, split, count, seed, knobs.max_steps)
+            return math.load_split(folder, knobs.source, split, count, seed)
+        except TooFewProblems as error:
+            raise TooFewProblems(f"{error} (--problems.{split})") from None
 
     return Task(
         knobs.source,
@@ -77,16 +80,18 @@ def training_problems(task: Task, recipe: Recipe) -> tuple[list[Problem], list[P
     """The training problems of stage 1 (SFT of the policy) and those of stage 2 (annotation), which do not overlap.
 
     Labels come from problems that SFT has not taught, because there the policy is right more often than elsewhere. The list
-    for stage 2 is empty if the labels are published ones. Raises ValueError if the task has too few problems.
+    for stage 2 is empty if the labels are published ones. Raises TooFewProblems if the task has fewer than both need.
     """
     taught = recipe.problems.train
     annotated = recipe.annotate.problems if recipe.annotate.source == "rollouts" else 0
     try:
         problems = task.load("train", taught + annotated, recipe.seed)
     except TooFewProblems as error:
-        knobs = f"--problems.train ({taught})" + (f" or --annotate.problems ({annotated})" if annotated else "")
-        raise ValueError(f"{error} for SFT and annotation together: lower {knobs}") from None
+        if not annotated:
+            raise
+        raise TooFewProblems(f"{error}: {taught} for SFT, and {annotated} others for labels (--annotate.problems)") from None
     return problems[:taught], problems[taught:]
+
 
 def first_mistakes(task: Task, problems: dict[str, Problem], solutions: Sequence[Solution]) -> dict[str, int]:
     """The number of first mistakes of each kind, the most frequent first. `problems` maps problem id to problem.

@@ -65,15 +65,21 @@ def test_published_labels_need_no_further_problems(folder):
     knobs = dataclasses.replace(knobs, annotate=dataclasses.replace(knobs.annotate, source="prm800k"))
     taught, annotated = training_problems(load_task(knobs.problems), knobs)
     assert len(taught) == 40 and annotated == []
+    with pytest.raises(ValueError, match=r"has 40 problems, not 41: ask for fewer \(--problems.train\)$"):
+        more = dataclasses.replace(knobs.problems, train=41)
+        training_problems(load_task(more), dataclasses.replace(knobs, problems=more))
 
 
 @pytest.mark.parametrize("source", ["gsm8k", "math"])
 def test_too_few_problems_are_an_error_that_names_the_knobs(source, folder):
     knobs = recipe(source, folder, 30, 11)
-    remedy = r"has 40 problems, and 41 .* lower --problems.train \(30\) or --annotate.problems \(11\)"
+    remedy = r"has 40 problems, not 41: .*--problems.train\): 30 for SFT, and 11 others for labels \(--annotate.problems\)$"
     with pytest.raises(ValueError, match=remedy) as caught:
         training_problems(load_task(knobs.problems), knobs)
     assert "\n" not in str(caught.value)
+    for split in ("validation", "test"):
+        with pytest.raises(ValueError, match=rf"\(--problems.{split}\)$"):
+            load_task(knobs.problems).load(split, 21, 5)
 
 
 def test_a_damaged_file_is_not_reported_as_too_few_problems(folder):
