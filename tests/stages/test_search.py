@@ -265,6 +265,20 @@ def test_random_rejection_has_the_rate_of_the_judge(tmp_path, new_lm, monkeypatc
     run._lock.close()
 
 
+def test_every_interval_has_the_seed_and_the_resamples_of_the_recipe(tmp_path, new_lm, monkeypatch):
+    calls, bootstrap = [], search.stats.bootstrap
+
+    def recorded(rows, statistic, seed, resamples):
+        calls.append((len(rows), seed, resamples))
+        return bootstrap(rows, statistic, seed, resamples)
+
+    monkeypatch.setattr(search.stats, "bootstrap", recorded)
+    run, _ = make_run(tmp_path, new_lm, monkeypatch)
+    search.run_stage(run)
+    assert calls == [(2, run.seed, 50)] * 4 + [(1, run.seed, 50)] * 4  # plain sampling and three differences, by split
+    run._lock.close()
+
+
 def test_the_trace_shows_the_right_answer_with_most_rejections(finished):
     run, _ = finished
     shown = json.loads((run.folder / "search" / "trace.json").read_text())
