@@ -19,8 +19,9 @@ from minisw.runs import Run
 from minisw.stages import search
 
 RIGHT, WRONG = "12+3=15. So now 15 apples.", "12+3=16. So now 16 apples."
-TEST = [Problem("t0", "Tom has 12 apples.", "15"), Problem("t1", "Anna has 12 eggs.", "16"), Problem("t2", "Ben has 1 egg.", "1")]
-HARD = [Problem("h0", "Clara has 12 books.", "15")]
+TEST = [Problem("t0", "Tom has 12 apples.", "15"), Problem("t1", "Anna has 12 eggs.", "15"), Problem("t2", "Ben has 1 egg.", "1")]
+HARD = [Problem("h0", "Clara has 12 books.", "16")]
+WRONG_TRIES = {"Tom": 0, "Anna": 2, "Clara": 1}
 NAMES = re.compile("Tom|Anna|Ben|Clara")
 POSITIVE, NEGATIVE = "12+3=15. 15 and 15: same.\n\\boxed{Positive}", "12+3=15. 15 and 16: different.\n\\boxed{Negative}"
 
@@ -28,12 +29,13 @@ POSITIVE, NEGATIVE = "12+3=15. 15 and 15: same.\n\\boxed{Positive}", "12+3=15. 1
 class ScriptedSampler:
     """Plays policy and judge by the adapter in use; records (adapter, prompt, sampling, seed) of every request.
 
-    The policy's chunks are wrong at the first try of a solution's first chunk, then right; the answer is what the last
-    chunk says. The judge sees through every wrong chunk.
+    In a search the policy's first tries are wrong, as often as `WRONG_TRIES` says, then right, and it always answers 15. Of
+    the independent solutions only the second is right, and the third is cut off. The judge rejects every wrong chunk.
     """
 
-    def __init__(self, lm):
-        self.lm, self.calls, self.adapter, self.first = lm, [], None, Counter()
+    def __init__(self, lm, endless=False):
+        self.lm, self.calls, self.endless = lm, [], endless  # endless: the policy never comes to an answer
+        self.tries = Counter()  # of first chunks, by name
         self.tokens = Counter()  # sampled, by adapter and kind of request
 
     def generate(self, requests, sampling, seed, progress=None):
@@ -52,18 +54,18 @@ class ScriptedSampler:
             text = NEGATIVE if WRONG in prompt.split("New step:")[1] else POSITIVE
         elif kind == "chunk":
             text = self.chunk(prompt) + CLOSE
-        else:  # samples 0, 3, 6, … are right for the problems whose answer is 15; sample 1 is cut off
-            value = 15 if number % 3 == 0 else 16
+        else:
+            value = 15 if number == 1 else 16
             text = f"<chunk>{RIGHT if value == 15 else WRONG}</chunk><chunk>The answer is \\boxed{{{value}}}.</chunk>"
-        cut = kind == "solve" and number == 1
+        cut = kind == "solve" and number == 2
         return Completion(self.lm.encode(text) + ([] if cut else [self.lm.tokenizer.eos_token_id]), not cut)
 
     def chunk(self, prompt):
         name = NAMES.search(prompt)[0]
-        if RIGHT in prompt or WRONG in prompt.split("\n")[-1]:
-            return "<chunk>The answer is \\boxed{15}."
-        self.first[name] += 1
-        return "<chunk>" + (WRONG if self.first[name] == 1 and name != "Clara" else RIGHT)
+        if RIGHT in prompt or WRONG in prompt:  # the first chunk was kept
+            return "<chunk>So." if self.endless else "<chunk>The answer is \\boxed{15}."
+        self.tries[name] += 1
+        return "<chunk>" + (WRONG if self.tries[name] <= WRONG_TRIES[name] else RIGHT)
 
 
 class Tracked:
@@ -151,27 +153,31 @@ def test_every_method_has_a_seed_of_its_own(finished):
     solve_seeds = {seed for kind, *_, seed, _ in run.sampler.calls if kind == "solve"}
     rounds = [read_jsonl(run.folder / "search" / f"{name}-tries.jsonl", Try) for name in ("chunk-reset", "random")]
     most = [max(Counter(t.problem_id for t in tries).values()) for tries in rounds]
-    assert len(chunk_seeds) == sum(most) and len(solve_seeds) == 1 and not chunk_seeds & solve_seeds
+    assert len(chunk_seeds) == sum(most) and solve_seeds == {run.seed_of("votes")}
+    assert run.seed_of("best-of-n") in {seed for kind, *_, seed, _ in run.sampler.calls if kind == "judge"}
+    assert len({run.seed_of(name) for name in ("votes", "chunk-reset", "random", "best-of-n")}) == 4
 
 
 def test_chunk_reset_asks_policy_and_judge_about_the_same_place(finished):
     run, _ = finished
     tries = [t for t in read_jsonl(run.folder / "search" / "chunk-reset-tries.jsonl", Try)]
+    answer = "The answer is \\boxed{15}."
     assert [(t.problem_id, t.position, t.text, t.verdict, t.kept) for t in tries] == [
-        ("t0", 0, WRONG, False, False),
         ("t0", 0, RIGHT, True, True),
-        ("t0", 1, "The answer is \\boxed{15}.", True, True),
+        ("t0", 1, answer, True, True),
+        ("t1", 0, WRONG, False, False),
         ("t1", 0, WRONG, False, False),
         ("t1", 0, RIGHT, True, True),
-        ("t1", 1, "The answer is \\boxed{15}.", True, True),
+        ("t1", 1, answer, True, True),
+        ("h0", 0, WRONG, False, False),
         ("h0", 0, RIGHT, True, True),
-        ("h0", 1, "The answer is \\boxed{15}.", True, True),
+        ("h0", 1, answer, True, True),
     ]
     judged = [prompt for kind, _, prompt, *_ in run.sampler.calls if kind == "judge"]
-    assert f"{TEST[0].question}\n\nSo far:\n(nothing)\n\nNew step:\n{WRONG}\n\nJudge the new step." in judged[0]
+    assert f"{TEST[0].question}\n\nSo far:\n(nothing)\n\nNew step:\n{RIGHT}\n\nJudge the new step." in judged[0]
     assert any(f"{HARD[0].question}\n\nSo far:\n{RIGHT}\n\nNew step:\nThe answer is" in prompt for prompt in judged)
-    asked = [prompt for kind, _, prompt, *_ in run.sampler.calls if kind == "chunk" and "Tom" in prompt]
-    assert asked[0] == asked[1] and asked[2].endswith(f"<chunk>{RIGHT}</chunk>")
+    prompts = [prompt for kind, _, prompt, *_ in run.sampler.calls if kind == "chunk" and "Anna" in prompt]
+    assert prompts[0] == prompts[1] == prompts[2] and prompts[3].endswith(f"<chunk>{RIGHT}</chunk>")
 
 
 def test_every_answer_is_verified_against_its_own_problem(finished):
@@ -181,7 +187,7 @@ def test_every_answer_is_verified_against_its_own_problem(finished):
         assert [a.problem_id for a in answers] == ["t0", "t1", "h0"]
         gold = {p.id: p.answer for p in TEST + HARD}
         assert all(a.correct is (a.answer == gold[a.problem_id]) for a in answers)
-    assert [a.correct for a in answers_of(run, "chunk-reset")] == [True, False, True]
+    assert [a.correct for a in answers_of(run, "chunk-reset")] == [True, True, False]
 
 
 def test_all_sampled_tokens_are_accounted_for(finished):
@@ -228,15 +234,18 @@ def test_accuracies_differences_and_cut_off_shares(finished):
         "random rejection, same rate",
     ]
     plain, reset, vote, best, random = found["rows"]
-    # of five samples 0 and 3 say 15, 2 and 4 say 16, and 1 is cut off
-    assert [[s.answer for s in group] for group in samples_of(run)] == [["15", None, "16", "15", "16"]] * 3
-    assert plain["accuracy"] == pytest.approx(2 / 5) and plain["cut_off"] == pytest.approx(1 / 5)
-    assert reset["accuracy"] == 0.5 and reset["cut_off"] == 0.0 and reset["rejected_tokens"] > 0
-    assert best["accuracy"] == 0.5  # its first right chunk has the best score: 15 for both problems
-    assert found["difference"]["measured"] == pytest.approx(0.5 - 2 / 5)
+    count = len(samples_of(run)[0])
+    assert count >= 4
+    assert [[s.answer for s in group] for group in samples_of(run)] == [["16", "15", None] + ["16"] * (count - 3)] * 3
+    assert plain["accuracy"] == pytest.approx(1 / count) and plain["cut_off"] == pytest.approx(1 / count)
+    assert reset["accuracy"] == 1.0 and reset["cut_off"] == 0.0 and reset["rejected_tokens"] > 0
+    assert vote["accuracy"] == 0.0  # 16 has most votes
+    # the budget pays for a second judged sample of the first problem only; it is the right one, and has the best score
+    assert [a.correct for a in answers_of(run, "best-of-n")] == [True, False, True] and best["accuracy"] == 0.5
+    assert found["difference"]["measured"] == pytest.approx(1 - 1 / count)
     assert found["random_difference"]["measured"] == pytest.approx(reset["accuracy"] - random["accuracy"])
     assert found["majority_difference"]["measured"] == pytest.approx(reset["accuracy"] - vote["accuracy"])
-    assert found["rejection_rate"] == pytest.approx(2 / 8)
+    assert found["rejection_rate"] == pytest.approx(3 / 9)
     assert all(low <= found[key]["measured"] <= high for key in ("difference",) for low, high in [found[key]["interval"]])
     assert all(0 <= row["cut_off"] <= 1 for row in found["rows"] + found["hard"]["rows"])
 
@@ -252,15 +261,29 @@ def test_random_rejection_has_the_rate_of_the_judge(tmp_path, new_lm, monkeypatc
     monkeypatch.setattr(search, "RandomReject", Recorded)
     run, _ = make_run(tmp_path, new_lm, monkeypatch)
     search.run_stage(run)
-    assert rates == [pytest.approx(2 / 8)] and metrics_of(run)["rejection_rate"] == rates[0]
+    assert rates == [pytest.approx(3 / 9)] and metrics_of(run)["rejection_rate"] == rates[0]
+    run._lock.close()
+
+
+def test_every_interval_has_the_seed_and_the_resamples_of_the_recipe(tmp_path, new_lm, monkeypatch):
+    calls, bootstrap = [], search.stats.bootstrap
+
+    def recorded(rows, statistic, seed, resamples):
+        calls.append((len(rows), seed, resamples))
+        return bootstrap(rows, statistic, seed, resamples)
+
+    monkeypatch.setattr(search.stats, "bootstrap", recorded)
+    run, _ = make_run(tmp_path, new_lm, monkeypatch)
+    search.run_stage(run)
+    assert calls == [(2, run.seed, 50)] * 4 + [(1, run.seed, 50)] * 4  # plain sampling and three differences, by split
     run._lock.close()
 
 
 def test_the_trace_shows_the_right_answer_with_most_rejections(finished):
     run, _ = finished
     shown = json.loads((run.folder / "search" / "trace.json").read_text())
-    assert shown["question"] == TEST[0].question and shown["correct"] and shown["given"] == "15"
-    assert [t["kept"] for t in shown["tries"]] == [False, True, True]
+    assert shown["question"] == TEST[1].question and shown["correct"] and shown["given"] == "15"
+    assert [t["kept"] for t in shown["tries"]] == [False, False, True, True]
 
 
 def test_a_finished_stage_samples_nothing_when_it_runs_again(finished):
@@ -276,6 +299,17 @@ def test_without_a_hard_split_nothing_is_loaded_from_it(tmp_path, new_lm, monkey
     assert [split for split, *_ in loads] == ["test"] and "hard" not in metrics_of(run)
     samples = read_jsonl(run.folder / "search" / "samples.jsonl", Solution)
     assert len(samples) == 4  # the recipe allows two a problem
+    run._lock.close()
+
+
+def test_a_search_ends_after_the_chunks_that_the_recipe_allows(tmp_path, new_lm, monkeypatch):
+    run, _ = make_run(tmp_path, new_lm, monkeypatch)
+    run.sampler.endless = True
+    search.run_stage(run)
+    tries = read_jsonl(run.folder / "search" / "chunk-reset-tries.jsonl", Try)
+    for problem in (*TEST[:2], *HARD):
+        assert max(t.position for t in tries if t.problem_id == problem.id) == 3
+    assert all(not a.finished and a.answer is None for a in answers_of(run, "chunk-reset"))
     run._lock.close()
 
 

@@ -33,6 +33,8 @@ def test_the_final_answer_is_the_content_of_the_last_box(text, answer):
         ("18", "18.00", True),
         ("18", "18 dollars", True),
         ("18", "81", False),
+        ("18", "18.5", False),  # exact, not approximate
+        ("1/3", "0.33", False),
         ("18", None, False),
         ("1/2", "0.5", True),
         ("\\frac{1}{2}", "\\dfrac{1}{2}", True),
