@@ -201,6 +201,7 @@ FAMILIES = {
     "llama": {}, "qwen3": {"head_dim": 8}, "gemma": {"head_dim": 8}, "phi3": {}, "granite": {}, "olmo2": {}, "smollm3": {},
     "gpt_neox": {}, "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4}, "falcon": {},
     "mistral": {"sliding_window": 8}, "gemma3_text": {"head_dim": 8, "sliding_window": 8},
+    "gpt_oss": {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}, "mamba": {"state_size": 4},
 }  # fmt: skip
 
 
@@ -210,7 +211,7 @@ def test_every_family_shares_prompts_correctly_or_not_at_all(family: str, checkp
     lm = model_of(family, **FAMILIES[family])
     lm.checkpointing = checkpointing
     layout = shared_layout(lm)
-    assert (layout == "plain") == (family in ("falcon", "mistral", "gemma3_text"))
+    assert (layout == "plain") == (family in ("falcon", "mistral", "gemma3_text", "gpt_oss", "mamba"))
     with torch.no_grad():
         plain, shared = (token_logprobs(lm, collate(groups, 0, lm.device, each))[0] for each in ("plain", layout))
     torch.testing.assert_close(shared, plain, rtol=1e-4, atol=1e-4)

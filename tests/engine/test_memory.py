@@ -128,13 +128,14 @@ def test_measuring_uses_all_slots_at_full_length_and_leaves_the_adapter_alone(ne
 
 
 def test_slots_that_do_not_fit_are_an_error_and_not_halved(new_lm, monkeypatch):
-    def never(*_):
-        raise torch.OutOfMemoryError("no memory")
+    init = sampler.KVCache.__init__
 
-    run = sampler.Sampler._run
-    monkeypatch.setattr(
-        sampler.Sampler, "_run", lambda self, slots, *rest: (never if slots.slots > 8 else run)(self, slots, *rest)
-    )
+    def limited(self, slots, *rest):
+        if slots > 8:
+            raise torch.OutOfMemoryError("no memory")
+        init(self, slots, *rest)
+
+    monkeypatch.setattr(sampler.KVCache, "__init__", limited)
     with pytest.raises(ValueError, match=r"sampling does not fit into the GPU's memory: change --model\.slots"):
         memory.measure(new_lm("judge"), "judge", short(with_model("tiny", slots=16)), 30, 6, 4)
 
