@@ -141,7 +141,7 @@ def merge(path: str | Path, out: Path, **changes: object) -> None:
     facts = read_facts(folder)
     model = dataclasses.replace(facts.model, **changes)
     if model.four_bit:
-        raise ValueError("merging would round a 4-bit base: give --no-four-bit to merge into full weights")
+        raise ValueError("a 4-bit base cannot be merged without rounding: give --no-four-bit to merge into full weights")
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: give --merge a new folder")
     lm = load_base(model)

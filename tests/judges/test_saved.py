@@ -68,6 +68,15 @@ def test_adapter_peft_and_merged_model_judge_alike(folder, tmp_path):
             assert judge.context.lm.decode(out[0, ids.shape[1] :].tolist()) == analysis
 
 
+def test_a_merge_that_would_lose_something_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="4-bit base cannot be merged"):
+        saved.merge(folder, tmp_path / "merged", four_bit=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is not empty: give --merge a new folder"):
+        saved.merge(folder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.fixture
 def loaded(new_lm, context_of, fake_sampler):
     """A generative judge on the tiny model with a scripted sampler: one vote in three is Positive."""

@@ -162,6 +162,7 @@ def test_the_classifier_is_measured_on_validation_and_its_threshold_is_of_the_be
     validation = decoded(finished, requests_of(VALIDATION, "Is the new step right?"))
     assert not validation.keys() & {request for request, _ in finished.sft["trial"]}
     assert metrics["threshold"] == metrics["best"]["threshold"] and metrics["best"] in metrics["sweep"]
+    assert [(row["lr"], row["epochs"]) for row in metrics["sweep"]] == [(1e-2, 1), (1e-2, 2)]  # as the recipe says
     assert metrics["best"]["auc"] == max(row["auc"] for row in metrics["sweep"])
     again = discriminative.validation_metrics(run.judge_context, "discriminative", judges.judge_trainer(run).validation)
     assert again == {key: metrics["best"][key] for key in again}
