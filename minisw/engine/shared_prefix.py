@@ -97,7 +97,7 @@ class SharedPrefixCache:
     def compact(self, keep: list[int]) -> None:
         """The rows of the slots in `keep` have moved to slots 0, 1, …; prefixes without rows are dropped."""
         alive = sorted({self.group_of[slot] for slot in keep})
-        if len(alive) < self.used:
+        if len(alive) < len(self.slots_of):  # not `used`, which does not know the groups added since the last `refresh`
             self.keys, self.values = [k[alive] for k in self.keys], [v[alive] for v in self.values]
             self.groups = len(alive)
         new = {group: number for number, group in enumerate(alive)}
