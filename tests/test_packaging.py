@@ -31,19 +31,22 @@ def test_every_package_is_listed():
 
 
 def test_the_tools_of_ci_are_pinned_and_installed_by_it():
-    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.split("==")[0] for line in lines if "==" in line}
     for extra in (PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]["dev"]):
         for requirement in extra:
             name = requirement.split(">")[0].split("[")[0]
             assert name in pinned, f"{name} has no version in constraints.txt"
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert all(command in script for command in ("ruff check", "lint-imports", "pytest")) and os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert all(command in script for command in ("ruff check", "lint-imports", "pytest"))
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
 def test_the_layers_of_the_linter_name_every_module():
     layers = next(c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers")["layers"]
     names = {name for layer in layers for name in layer.split(" : ")}
-    modules = {f.stem for f in (ROOT / "minisw").glob("*.py")} | {f.name for f in (ROOT / "minisw").iterdir() if any(f.glob("*.py"))}
+    package = ROOT / "minisw"
+    modules = {f.stem for f in package.glob("*.py")} | {f.name for f in package.iterdir() if any(f.glob("*.py"))}
     assert names == modules - {"__init__"}
     independent = next(c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "independence")["modules"]
     stages = {f"minisw.stages.{f.stem}" for f in (ROOT / "minisw" / "stages").glob("*.py")} - {"minisw.stages.__init__"}
@@ -53,7 +56,8 @@ def test_the_layers_of_the_linter_name_every_module():
 @pytest.mark.skipif(importlib.util.find_spec("importlinter") is None, reason="import-linter is not installed")
 def test_no_import_points_upward_or_round_in_a_circle():
     tool = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as main; main()", "--no-cache"]
-    done = subprocess.run(tool, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(tool, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
     assert done.returncode == 0, done.stdout
 
 
@@ -81,7 +85,8 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source" / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder), "./source"]
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "./source"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
     assert done.returncode == 0, done.stderr
     (file,) = folder.glob("*.whl")

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import os
 import sys
 import types
 from pathlib import Path
@@ -14,16 +15,7 @@ from rich.console import Console
 from minisw import open_run, progress, runs, saved_run
 from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.recipe import Recipe
-from minisw.records import (
-    AnnotatedSolution,
-    Answer,
-    Judgment,
-    Solution,
-    Try,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
+from minisw.records import AnnotatedSolution, Answer, Judgment, Solution, Try, read_jsonl, write_json, write_jsonl
 from minisw.runs import Run, split
 
 
@@ -123,8 +115,8 @@ def test_without_fcntl_the_folder_is_locked_by_msvcrt(tmp_path, monkeypatch):
 
 def test_seeds_depend_on_the_use_and_on_the_seed_of_the_run():
     first, second = (runs.RunFolder(dataclasses.replace(Recipe(), seed=seed), Path("x")) for seed in (0, 1))
-    seeds = [run.seed_of(use) for run in (first, second) for use in ("annotate", "annotate/1", "evaluate")]
-    assert len(set(seeds)) == 6 and seeds == [run.seed_of(u) for run in (first, second) for u in ("annotate", "annotate/1", "evaluate")]
+    seeds = [run.seed_of(use) for run in (first, second, first) for use in ("annotate", "annotate/1", "evaluate")]
+    assert len(set(seeds)) == 6 and seeds[:3] == seeds[6:]
 
 
 # --- records ---------------------------------------------------------------------------------------------------------------
@@ -234,13 +226,16 @@ def test_of_several_processes_the_first_writes_and_all_meet_at_the_same_points(r
     monkeypatch.setattr(runs.distributed, "barrier", lambda: meetings.append("barrier"))
     monkeypatch.setattr(runs.distributed, "broadcast", lambda value: meetings.append(value) or value)
     records = in_shards(run, Maker())
-    of_the_first, answers = list(meetings), [m for m in meetings if m != "barrier"]
+    of_the_first, answers = list(meetings), iter([m for m in meetings if m != "barrier"])
     assert of_the_first == [False, *[False, "barrier"] * 4, "barrier"]
 
     # the second process is told what the first one saw, and finds its files
-    meetings.clear()
+    def told(_: bool) -> bool:
+        meetings.append(next(answers))
+        return meetings[-1]
+
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(runs.distributed, "broadcast", lambda value: meetings.append(answers[len([m for m in meetings if m != "barrier"])]) or meetings[-1])
+    monkeypatch.setattr(runs.distributed, "broadcast", told)
     before = snapshot(run.folder)
     make = Maker()
     other = Run(run.recipe, run.folder)
@@ -294,11 +289,11 @@ def test_a_trained_adapter_is_saved_and_loaded_by_the_next_process(run, new_lm):
 
 @pytest.mark.parametrize("dies_at", ["adapter_model.safetensors", "adapter_config.json", "judge-curve.json"])
 def test_a_training_killed_while_it_is_saved_ends_like_an_uninterrupted_one(run, new_lm, monkeypatch, dies_at):
-    """Files are renamed into place; the process dies before it renames `dies_at`, and nothing of Python's cleaning up runs."""
+    """Files are renamed into place, and the process dies before it renames `dies_at`."""
     run.__dict__["lm"] = new_lm()
     calls: list = []
     folder = run.folder / "judges"
-    rename, remove = runs.write_json.__globals__["os"].replace, runs.shutil.rmtree
+    rename = os.replace
 
     def dies(source, target):
         if Path(target).name == dies_at:
@@ -309,7 +304,6 @@ def test_a_training_killed_while_it_is_saved_ends_like_an_uninterrupted_one(run,
         patch.setattr("os.replace", dies)
         with pytest.raises(Killed):
             run.train("judge", folder, fit(run, 0.25, calls), 1, "GRPO")
-    assert runs.shutil.rmtree is remove
     second = replaced(run)
     second.__dict__["lm"] = new_lm()
     assert second.train("judge", folder, fit(second, 0.25, calls), 1, "GRPO") == [{"loss": 0.5}]
@@ -324,7 +318,7 @@ def test_a_checkpoint_that_a_kill_left_behind_is_removed(run, new_lm):
     folder = run.folder / "judges"
     run.train("judge", folder, fit(run, 0.25, []), 1, "GRPO")
     (folder / "judge.checkpoint").write_text("state")
-    run.train("judge", folder, fit(run, 0.5, []), 1, "GRPO")
+    run.train("judge", folder, fit(run, 0.5, []), 1, "GRPO")  # only loads
     assert not (folder / "judge.checkpoint").exists() and weights(run) == {0.25}
 
 
