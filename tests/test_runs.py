@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from minisw import open_run, progress, runs, saved_run
+from minisw import lock, open_run, progress, runs, saved_run
 from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.recipe import Recipe
 from minisw.records import AnnotatedSolution, Answer, Judgment, Solution, Try, read_jsonl, write_json, write_jsonl
@@ -103,7 +103,7 @@ def test_without_fcntl_the_folder_is_locked_by_msvcrt(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(locking=locking, LK_NBLCK=2))
-    spec = importlib.util.spec_from_file_location("runs_on_windows", runs.__file__)
+    spec = importlib.util.spec_from_file_location("lock_on_windows", lock.__file__)
     on_windows = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(on_windows)
     first = on_windows.lock(tmp_path / ".lock")
