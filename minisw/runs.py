@@ -32,17 +32,12 @@ from minisw.engine.model import LanguageModel
 from minisw.engine.sampler import make_sampler
 from minisw.engine.simple_sampler import SimpleSampler
 from minisw.judges.base import JudgeContext
+from minisw.lock import lock
 from minisw.policy import POLICY, Policy
 from minisw.problems import Task, load_task
 from minisw.progress import Tick, progress
 from minisw.recipe import Recipe
 from minisw.records import read_jsonl, write_json, write_jsonl, write_text, writes
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-    import msvcrt
 
 SHARD_ROUNDS = 20  # a shard fills the sampler's slots about this often: a few minutes of sampling
 SECONDS_BETWEEN_NOTES = 30.0  # run.json is written about this often while a product is made
@@ -296,20 +291,6 @@ def split(work: Sequence[tuple[Any, int]], rows_per_shard: int) -> list[list[tup
         shards[-1].append((item, rows))
         before += rows
     return shards
-
-
-def lock(path: Path) -> IO:
-    """Open `path` and lock it until it is closed or the process ends. Raises BlockingIOError if it is locked."""
-    file = open(path, "w")  # noqa: SIM115 - stays open as long as the lock
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        file.close()
-        raise BlockingIOError(str(error)) from None
-    return file
 
 
 def _difference(theirs: dict, ours: dict, prefix: str = "") -> str:

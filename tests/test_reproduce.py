@@ -1,152 +1,149 @@
-"""The command line and the run folder: one-line errors, nothing lost."""
+"""The main command: its stages in order, its plan, and one line for whatever the user can fix."""
 
-import dataclasses
-import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from minisw import reproduce
-from minisw.presets import PRESETS
-from minisw.recipe import Recipe
-from minisw.records import Judgment, write_json
-from minisw.runs import Run
+from minisw.cli import STAGES, parse
+from minisw.records import write_json
 
 
-def test_presets_and_knobs_are_read():
-    command = reproduce.parse(["--preset", "smoke", "--seed", "7", "--judge.steps", "5", "--judge.no-tenth", "--dry-run"])
-    assert (
-        command.judge.steps == 5 and command.seed == 7 and command.dry_run and command.judge.group == PRESETS["smoke"].judge.group
-    )
-    assert reproduce.parse([]).judge == Recipe().judge
+@pytest.fixture
+def scripted(monkeypatch) -> list[str]:
+    """Stages that only note their names, and no check of memory."""
+    calls: list[str] = []
+    functions = {name: lambda run, name=name: calls.append(name) for name in STAGES}
+    monkeypatch.setattr(reproduce, "STAGE_FUNCTIONS", functions)
+    monkeypatch.setattr(reproduce.preflight, "check", lambda run: calls.append("preflight"))
+    return calls
+
+
+def start(folder: Path, *arguments: str) -> None:
+    reproduce.run(parse(["--out", str(folder), *arguments]))
+
+
+def test_stages_are_run_in_order_and_once(scripted, tmp_path, capsys):
+    assert tuple(reproduce.STAGE_FUNCTIONS) == STAGES
+    start(tmp_path / "r")
+    assert scripted == ["preflight", *STAGES]
+    printed = capsys.readouterr().err
+    assert [line for line in printed.splitlines() if line.startswith(tuple("123456"))] == [
+        f"{number}/6 {name}" for number, name in enumerate(STAGES, 1)
+    ]
+    scripted.clear()
+    start(tmp_path / "r")
+    assert scripted == [] and "1/6 segment  finished before" in capsys.readouterr().err
+
+
+def test_every_stage_has_its_own_function():
+    for name, function in reproduce.STAGE_FUNCTIONS.items():
+        assert function.__module__ == f"minisw.stages.{name}"
+
+
+def test_a_failed_stage_is_run_again_and_those_before_it_are_not(scripted, tmp_path, monkeypatch):
+    def fails(run):
+        raise ValueError("no labels")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(reproduce.STAGE_FUNCTIONS, "judges", fails)
+        with pytest.raises(ValueError, match="no labels"):
+            start(tmp_path / "r")
+    assert scripted == ["preflight", "segment", "annotate"]
+    scripted.clear()
+    start(tmp_path / "r")
+    assert scripted == ["preflight", "judges", "evaluate", "search", "report"]
+
+
+def test_one_stage_needs_those_before_it(scripted, tmp_path):
+    with pytest.raises(ValueError, match="stage judges needs the results of segment: run --stage segment first"):
+        start(tmp_path / "r", "--stage", "judges")
+    start(tmp_path / "r", "--stage", "segment")
+    with pytest.raises(ValueError, match="stage evaluate needs the results of annotate"):
+        start(tmp_path / "r", "--stage", "evaluate")
+    start(tmp_path / "r", "--stage", "report")  # it shows whatever there is
+    assert [call for call in scripted if call != "preflight"] == ["segment", "report"]
+
+
+def test_the_end_prints_claims_and_the_report_shows_its_own_time(scripted, tmp_path, capsys, monkeypatch):
+    def report(run):
+        scripted.append("report")
+        write_json(run.folder / "claims.json", [])
+
+    monkeypatch.setattr(reproduce, "claims_table", lambda claims: f"table of {claims}")
+    monkeypatch.setitem(reproduce.STAGE_FUNCTIONS, "report", report)
+    monkeypatch.setattr(reproduce.report, "run_stage", report)
+    start(tmp_path / "r")
+    printed = capsys.readouterr().err
+    assert scripted[-2:] == ["report", "report"] and "table of []" in printed and "report.html" in printed
+
+
+@pytest.mark.parametrize("preset", ["tiny", "smoke", "gpu-12gb", "paper"])
+def test_the_plan_names_every_stage_and_its_numbers(preset, capsys, tmp_path):
+    start(tmp_path / "r", "--preset", preset, "--seed", "5", "--dry-run", "--judge.steps", "77", "--search.problems", "66")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [[str(i), name] for i, name in enumerate(STAGES, 1)]
+    assert f"preset {preset}, seed 5" in lines[0] and str(tmp_path / "r") in lines[0]
+    assert "77 steps" in lines[3] and "66 test problems" in lines[5]
+    assert ("ProcessBench" in lines[4]) is (preset != "tiny")
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_plan_follows_the_knobs(capsys, tmp_path):
+    start(tmp_path / "r", "--dry-run", "--annotate.source", "prm800k", "--judge.no-tenth", "--problems.hard", "9")
+    shown = capsys.readouterr().out
+    assert "from prm800k" in shown and "rollouts" not in shown and "a tenth" not in shown and "9 harder" in shown
+    start(tmp_path / "r", "--dry-run", "--stage", "search")
+    shown = capsys.readouterr().out
+    assert "  5 search" in shown and "segment" not in shown and "a tenth" not in shown and "harder" not in shown
+
+
+def command_line(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "minisw.reproduce", *arguments], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_a_mistake_is_exit_status_2_and_one_line():
+    done = command_line("--preset", "huge")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("minisw: ") and not done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission_to_write(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    done = command_line("--out", str(tmp_path / "locked" / "r"))
+    assert done.returncode == 2 and "no permission to write" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("error", "status", "message"),
     [
-        (["--preset", "huge"], "unknown preset 'huge'"),
-        (["--judge.stepz", "3"], "did you mean --judge.steps"),
-        (["--stage", "cook"], "unknown stage"),
-        (["--judge.steps", "many"], "cannot read the command line"),
-        (["--preset"], "unknown preset"),
-        (["--judge.format-samples", "0"], "--judge.format-samples is 0: it must be above 0"),
-        (["--model.slots", "-1"], "--model.slots is -1"),
-        (["--classifier.lrs", "1e-3", "0"], "--classifier.lrs is"),
-        (["--judge.group", "1"], "--judge.group is 1: .* at least 2"),
-        (["--model.device", "gpu"], "cannot read the command line"),
-        (["--problems.source", "gsm8k"], "give --problems.prompts english"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 2, "the disk is full"),
+        (ValueError("stage judges needs labels"), 2, "minisw: stage judges needs labels"),
+        (KeyboardInterrupt(), 130, "minisw: interrupted; rerun the same command to resume"),
     ],
 )
-def test_a_bad_command_line_is_one_line(arguments, words):
-    with pytest.raises(ValueError, match=words) as caught:
-        reproduce.parse(arguments)
-    assert "\n" not in str(caught.value)
+def test_errors_end_in_one_line(error, status, message, monkeypatch, capsys):
+    def fails(command):
+        raise error
 
-
-def command_line(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "minisw.reproduce", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
-    )
-
-
-def test_exit_status_2_and_one_line(tmp_path):
-    done = command_line("--preset", "huge")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("minisw: ")
-
-
-def test_dry_run_writes_nothing(tmp_path):
-    done = command_line("--dry-run", "--out", str(tmp_path / "run"))
-    assert done.returncode == 0 and not (tmp_path / "run").exists()
-    assert all(name in done.stdout for name in reproduce.STAGES)
-
-
-def test_every_preset_and_every_zero_that_means_none_is_allowed():
-    for preset in ("tiny", "smoke"):
-        reproduce.parse(["--preset", preset, "--seed", "0", "--problems.hard", "0", "--judge.kl", "0", "--judge.no-tenth"])
-
-
-def test_a_stage_before_its_turn_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="stage judge needs what segment makes"):
-        reproduce.run(reproduce.parse(["--stage", "judge", "--out", str(tmp_path / "r")]))
-
-
-def test_a_folder_of_another_recipe_is_refused_and_left_alone(tmp_path):
-    Run(Recipe(), tmp_path / "r")._lock.close()
-    (tmp_path / "r" / "segment").mkdir()
-    (tmp_path / "r" / "segment" / "base-test.jsonl").write_text("")
-    before = (tmp_path / "r" / "recipe.json").read_bytes()
-    other = dataclasses.replace(Recipe(), judge=dataclasses.replace(Recipe().judge, steps=1))
-    with pytest.raises(ValueError, match="judge.steps is .* there and 1 here"):
-        Run(other, tmp_path / "r")
-    assert (tmp_path / "r" / "recipe.json").read_bytes() == before
-
-
-def test_a_folder_in_which_nothing_was_made_takes_another_recipe(tmp_path):
-    wrong = dataclasses.replace(Recipe(), model=dataclasses.replace(Recipe().model, name="no/such"))
-    first = Run(wrong, tmp_path / "r")
-    with pytest.raises(ValueError, match="another process"):
-        Run(Recipe(), tmp_path / "r")
-    write_json(tmp_path / "r" / "run.json", first.facts)
-    first._lock.close()
-    again = Run(Recipe(), tmp_path / "r")
-    assert json.loads((tmp_path / "r" / "recipe.json").read_text())["model"]["name"] == "embedded"
-    assert again.facts["recipe"]["model"]["name"] == "embedded"
-    again._lock.close()
-
-
-def test_folders_that_hold_something_else_are_refused(tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.tex").write_text("years")
-    with pytest.raises(ValueError, match="holds no run"):
-        Run(Recipe(), tmp_path / "full")
-    with pytest.raises(ValueError, match="is a file"):
-        Run(Recipe(), tmp_path / "full" / "thesis.tex")
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "recipe.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot read"):
-        Run(Recipe(), tmp_path / "broken")
-    assert (tmp_path / "full" / "thesis.tex").read_text() == "years"
-
-
-def test_two_processes_do_not_share_a_folder(tmp_path):
-    first = Run(Recipe(), tmp_path / "r")
-    with pytest.raises(ValueError, match="another process"):
-        Run(Recipe(), tmp_path / "r")
-    first._lock.close()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_right_to_write(tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    done = command_line("--out", str(tmp_path / "locked" / "r"))
-    assert done.returncode == 2 and "no right to write" in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_a_full_disk_is_one_line(monkeypatch, capsys):
-    def full(command):
-        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(reproduce, "run", full)
+    monkeypatch.setattr(reproduce, "run", fails)
     monkeypatch.setattr(sys, "argv", ["reproduce"])
     with pytest.raises(SystemExit) as stop:
         reproduce.main()
-    assert stop.value.code == 2 and "disk is full" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert stop.value.code == status and message in printed and printed.count("\n") == 1
 
 
-def test_records_are_made_once_and_half_made_ones_again(tmp_path):
-    run = Run(Recipe(), tmp_path / "r")
-    made = []
+def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):
+    def fails(command):
+        raise RuntimeError("shape mismatch")
 
-    def make(tick):
-        made.append(1)
-        if len(made) == 1:
-            raise KeyboardInterrupt
-        return [Judgment(True)]
-
-    path = tmp_path / "r" / "x" / "j.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        run.records(path, Judgment, "x", 1, make)
-    assert run.records(path, Judgment, "x", 1, make) == run.records(path, Judgment, "x", 1, make) == [Judgment(True)]
-    assert len(made) == 2
+    monkeypatch.setattr(reproduce, "run", fails)
+    monkeypatch.setattr(sys, "argv", ["reproduce"])
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        reproduce.main()
