@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from minisw.engine.model import LanguageModel
@@ -105,7 +106,8 @@ class FakeSampler:
         self.calls: list[dict] = []
 
     def generate(self, requests, sampling, seed, progress=None) -> list[list[Completion]]:
-        adapter = None if self.lm._bare or not self.lm.adapters else self.lm.model.active_adapter
+        layer = next((m for m in self.lm.model.modules() if isinstance(m, LoraLayer)), None)
+        adapter = None if layer is None or layer.disable_adapters else layer.active_adapters[0]
         weights = {key: p.detach().clone() for key, p in self.lm.adapter_parameters(adapter).items()} if adapter else {}
         prompts = [self.lm.decode(r.ids) for r in requests]
         call = {"adapter": adapter, "prompts": prompts, "counts": [r.count for r in requests], "weights": weights}

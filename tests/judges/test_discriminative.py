@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minisw.evaluate import stats
-from minisw.evaluate.metrics import best_threshold
+from minisw.evaluate.metrics import best_threshold, by_solution
 from minisw.judges import discriminative
 from minisw.judges.base import JudgeTrainer, seeds_from
 from minisw.judges.discriminative import (
@@ -62,7 +62,7 @@ def test_training_moves_the_score_towards_the_labels(new_lm, context_of, steps):
     assert min(scores[i] for i in (0, 1, 3)) > max(scores[i] for i in (2, 4))
     assert metrics["best"]["auc"] == 1.0 and lm.adapters == [DISCRIMINATIVE]
     # the metrics are those of the state that was kept
-    assert metrics["threshold"] == best_threshold(scores, steps)[0]
+    assert metrics["threshold"] == best_threshold(*by_solution(steps, scores))[0]
     assert metrics["best"]["auc"] == stats.auc(scores, [s.label for s in steps])
 
 
