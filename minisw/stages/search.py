@@ -7,8 +7,8 @@
     5. the judge scores some of these samples: best-of-N
     6. accuracy, tokens and cut-off share of each method, and paired differences
 
-The paper counts neither the judge's tokens nor a baseline of equal cost; here the judge's tokens count. Every method solves
-under the same limit of text tokens per solution (`Policy.within_budget`).
+The paper counts no judge tokens and has no baseline of equal cost; here the judge's tokens count. A solution has the same
+limits in every method: tokens of text and number of chunks (`Policy.within_budget`).
 """
 
 from __future__ import annotations

@@ -88,3 +88,9 @@ def test_a_damaged_file_is_not_reported_as_too_few_problems(folder):
     with pytest.raises(ValueError, match="is damaged") as caught:
         training_problems(load_task(knobs.problems), knobs)
     assert "lower" not in str(caught.value)
+
+
+def test_too_many_generated_problems_are_refused_and_the_knobs_named():
+    huge = dataclasses.replace(Recipe(), problems=dataclasses.replace(Recipe().problems, train=100_000_000_000))
+    with pytest.raises(ValueError, match=r"at most 1000000\) for SFT and annotation together: lower --problems.train"):
+        training_problems(load_task(huge.problems), huge)

@@ -15,6 +15,7 @@ import random
 from dataclasses import dataclass, field
 
 from minisw.problems.arithmetic.facts import ADDITIVE_KINDS, CONTAINERS, KINDS, THINGS, Fact, Now, make_fact
+from minisw.problems.files import TooFewProblems
 from minisw.records import Problem
 
 NAMES = (
@@ -153,12 +154,12 @@ MOST = 1_000_000  # problems of one split: more would take hours to generate
 def load_split(split: str, count: int, seed: int = 0) -> list[Problem]:
     """`count` problems of a split. Splits are disjoint by construction: a text's hash decides which split may hold it.
 
-    Raises ValueError for an unknown split, or a count outside 0…1,000,000.
+    Raises ValueError for an unknown split, TooFewProblems for a count outside 0…1,000,000.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     if not 0 <= count <= MOST:
-        raise ValueError(f"cannot generate {count} problems of split {split!r}: ask for at most {MOST}")
+        raise TooFewProblems(f"cannot generate {count} problems of split {split!r} (at most {MOST})")
     number, steps = SPLITS[split]
     rng = random.Random(number * 1_000_003 + seed)
     problems: list[Problem] = []
