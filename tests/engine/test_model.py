@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from minisw import recipe
 from minisw.engine.loading import explain_load_error, load_base, pick_device
@@ -22,9 +22,16 @@ CPU = {"device": "cpu", "autocast": ""}
 
 @pytest.fixture(scope="module")
 def base(tiny_lm: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny base as a folder."""
+    """The tiny base as a folder, with its weights in a Llama: for a Qwen2, AutoTokenizer would build Qwen's own tokenizer."""
     folder = tmp_path_factory.mktemp("base")
-    tiny_lm.model.save_pretrained(folder)
+    qwen = tiny_lm.model.config.to_dict()
+    sizes = {key: qwen[key] for key in LlamaConfig().to_dict() if key in qwen and key not in ("model_type", "architectures")}
+    model = LlamaForCausalLM(LlamaConfig(**sizes | {"attention_bias": True}))
+    missing, unexpected = model.load_state_dict(tiny_lm.model.state_dict(), strict=False)
+    assert not unexpected and all(key.endswith("o_proj.bias") for key in missing)  # Qwen2 has a bias on q, k and v alone
+    for layer in model.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.bias)
+    model.save_pretrained(folder)
     tiny_lm.tokenizer.save_pretrained(folder)
     return folder
 
@@ -151,7 +158,7 @@ def test_the_remedy_fits_the_cause(base: Path, tmp_path: Path) -> None:
 
 def test_missing_embedded_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(recipe, "__file__", str(tmp_path / "minisw" / "recipe.py"))
-    with pytest.raises(ValueError, match="embedded model is missing"):
+    with pytest.raises(ValueError, match="embedded model .* is missing"):
         load_base(ModelKnobs(**CPU))
 
 
