@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from minisw.engine.batches import Example, collate, shared_layout
 from minisw.engine.loading import load_base
-from minisw.engine.logprobs import token_logprobs
+from minisw.engine.logprobs import next_token_probabilities, token_logprobs
 from minisw.engine.model import LanguageModel
 from minisw.engine.requests import Request, Sampling
 from minisw.engine.sampler import Sampler
@@ -23,8 +23,8 @@ from minisw.recipe import Lora, ModelKnobs
 
 VOCABULARY, NEW = 101, 16
 SIZES = dict(
-    vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-    max_position_embeddings=256, initializer_range=0.3, bos_token_id=None, eos_token_id=2, pad_token_id=0,
+    vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3, bos_token_id=None, eos_token_id=2, pad_token_id=0,
 )  # fmt: skip
 GPT = dict(n_embd=32, n_layer=2, n_head=4, n_positions=256)
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
@@ -56,8 +56,8 @@ REFUSED = {
     "doge": ({}, "changes the attention mask"),
     "lfm2": (dict(layer_types=["conv", "full_attention"]), "more than keys and values"),
     "mamba": (dict(state_size=4, time_step_rank=4), "recurrent state"),
-    "rwkv": ({}, "recurrent state"),
 }
+TRAINED = [name for name in (*RIGHT, *REFUSED) if name not in ("gemma2", "mamba")]  # soft-capped logits; no LoRA in peft
 FAST = {"qwen3", "granite", "mistral", "mamba"}  # tested always; the others are marked slow
 
 
@@ -101,7 +101,7 @@ def test_greedy_tokens_are_those_of_generate_or_the_family_is_refused(family: st
     sampled = [SimpleSampler(lm, 8).generate(requests, Sampling(NEW, 0), 0)]
     if family in RIGHT:
         sampled += [Sampler(lm, 8, share=share).generate(requests, Sampling(NEW, 0), 0) for share in (True, False)]
-        assert len(set(expected[0])) >= 5  # not one token over and over
+        assert len(set(expected[0])) >= 4  # not one token over and over
     for results in sampled:
         assert [[c.ids for c in group] for group in results] == [[expected[0]] * 2, [expected[1]]]
     if family in REFUSED:
@@ -112,7 +112,7 @@ def test_greedy_tokens_are_those_of_generate_or_the_family_is_refused(family: st
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("family", families([*RIGHT, *REFUSED]))
+@pytest.mark.parametrize("family", families(TRAINED))
 def test_a_training_step_learns_from_the_models_own_logits(family: str, checkpointing: bool, prompts: list[list[int]]) -> None:
     """Two groups, as in GRPO: log-probabilities and gradients equal those of the full logits, each row by itself."""
     lm = model_of(family)
@@ -149,6 +149,22 @@ def test_a_training_step_learns_from_the_models_own_logits(family: str, checkpoi
         if gradient is not None:
             scale = gradient.abs().max().item()
             torch.testing.assert_close(p.grad, gradient, rtol=1e-2, atol=1e-2 * scale + 1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_soft_capped_logits_are_refused_in_training(prompts: list[list[int]]) -> None:
+    lm = model_of("gemma2")
+    with pytest.raises(ValueError, match="soft-capping") as caught:
+        token_logprobs(lm, collate([Example(prompts[0], [7, 9])], 0, lm.device, "plain"))
+    assert "\n" not in str(caught.value)
+
+
+def test_probabilities_of_the_next_token_are_the_models_own(prompts: list[list[int]]) -> None:
+    """Granite divides its logits by a constant."""
+    lm = model_of("granite")
+    found = next_token_probabilities(lm, prompts, [7, 9, 11], 1000)
+    for row, prompt in zip(found, prompts, strict=True):
+        logits = lm.causal_lm(torch.tensor([prompt])).logits[0, -1]
+        torch.testing.assert_close(row, logits[[7, 9, 11]].softmax(-1))
 
 
 def test_the_answer_is_computed_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
