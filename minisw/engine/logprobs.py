@@ -8,6 +8,7 @@ is computed while its logits exist (`target_logprobs`). The peak is one block, a
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -32,7 +33,30 @@ def token_logprobs(lm: LanguageModel, batch: Batch, temperature: float = 1.0) ->
     with lm.autocast():
         hidden = hidden_states(model.get_decoder(), batch)
         states, targets = gather_states(hidden, batch.ids, batch.target)
-        return target_logprobs(states, targets, model.get_output_embeddings(), temperature, BLOCK)
+        return target_logprobs(states, targets, model.get_output_embeddings(), temperature / logit_scale(model), BLOCK)
+
+
+_scales: weakref.WeakKeyDictionary[torch.nn.Module, float] = weakref.WeakKeyDictionary()
+
+
+def logit_scale(model: torch.nn.Module) -> float:
+    """The factor between the head's output and the model's logits: Granite divides by one, Cohere multiplies, others have 1.
+
+    Checked once for each model on two tokens. Raises ValueError if the logits are more than a multiple (Gemma 2 soft-caps them).
+    """
+    if model not in _scales:
+        config = model.config.get_text_config(decoder=True)
+        multiply, divide = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
+        scale = (multiply if isinstance(multiply, int | float) else 1.0) / (divide if isinstance(divide, int | float) else 1.0)
+        ids = torch.tensor([[1, 2]], device=next(model.parameters()).device)
+        with torch.no_grad():
+            raw = model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float()
+            logits = model(input_ids=ids, use_cache=False).logits.float()
+        if not (logits - scale * raw).norm() <= 0.05 * logits.norm():
+            name = type(model).__name__
+            raise ValueError(f"{name} computes more than a linear head for its logits (such as soft-capping): choose another")
+        _scales[model] = scale
+    return _scales[model]
 
 
 def hidden_states(decoder: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -151,5 +175,5 @@ def _next_token(lm: LanguageModel, prompts: Sequence[list[int]], tokens: Sequenc
     with lm.autocast():
         hidden = hidden_states(lm.causal_lm.get_decoder(), batch)
         states = hidden[torch.arange(len(prompts), device=lm.device), last]  # [prompts, hidden]
-        logits = lm.causal_lm.get_output_embeddings()(states).float()
+        logits = lm.causal_lm.get_output_embeddings()(states).float() * logit_scale(lm.causal_lm)
     return logits[:, list(tokens)].softmax(-1).cpu()

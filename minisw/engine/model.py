@@ -48,6 +48,7 @@ class LanguageModel:
     ):
         """`autocast` and `sampling_dtype` None: products, and weights while sampling, have the type of the weights."""
         self.model = model.eval()
+        disable_dropout(model)
         self.tokenizer = tokenizer
         self.autocast_dtype, self.sampling_dtype, self.checkpointing = autocast, sampling_dtype, checkpointing
         self.adapters: list[str] = []
@@ -268,6 +269,17 @@ class LanguageModel:
             self.model.set_adapter(name)
         for key, p in self.model.named_parameters():  # peft has switched requires_grad as well: undo that
             p.requires_grad_(key in trainable)
+
+
+def disable_dropout(model: torch.nn.Module) -> None:
+    """Set every dropout probability of a model to 0: some families (GPT-2, OPT) have 0.1 by default, and checkpointing needs
+    the training mode, in which they would drop."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def copy_adapter(lm: LanguageModel, source: str, target: str) -> None:

@@ -9,10 +9,9 @@ row ends. Choose it with `--model.sampler simple`.
 from __future__ import annotations
 
 import gc
-import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
@@ -76,7 +75,8 @@ class SimpleSampler:
         numbers = streams(seed, len(prefixes))
         mine = distributed.shard(sorted(range(len(prefixes)), key=lambda i: -len(prefixes[i])))  # rows of similar length
         with self.lm.merged():
-            for rows in self._batches(mine, prefixes):
+            for first in range(0, len(mine), self.slots):
+                rows = mine[first : first + self.slots]
                 batch = self._sample_batch([prefixes[i] for i in rows], [numbers[i] for i in rows], sampling)
                 for i, sampled in zip(rows, batch, strict=True):
                     completions[i].__dict__.update(sampled.__dict__)
@@ -86,14 +86,6 @@ class SimpleSampler:
             for part in distributed.all_gather({i: completions[i] for i in mine}):
                 for i, sampled in part.items():
                     completions[i].__dict__.update(sampled.__dict__)
-
-    def _batches(self, rows: Sequence[int], prefixes: list[list[int]]) -> Iterator[list[int]]:
-        """At most `slots` rows each; only rows of equal length for a recurrent model, whose state would take in the padding."""
-        recurrent = getattr(self.lm.causal_lm, "_is_stateful", False)
-        for _, equal in itertools.groupby(rows, key=lambda i: len(prefixes[i]) if recurrent else 0):
-            equal = list(equal)
-            for first in range(0, len(equal), self.slots):
-                yield equal[first : first + self.slots]
 
     def _sample_batch(self, prefixes: list[list[int]], numbers: list[int], sampling: Sampling) -> list[Completion]:
         """One completion for each prefix."""

@@ -31,9 +31,8 @@ def reference(lm: LanguageModel, prompts: list[list[int]], new_tokens: int = 24,
     pad = lm.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    out = lm.model.generate(
-        input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=new_tokens, pad_token_id=pad, eos_token_id=list(ends) or -1
-    )  # fmt: skip
+    length = dict(max_new_tokens=new_tokens, pad_token_id=pad, eos_token_id=list(ends) or -1)
+    out = lm.model.generate(input_ids=ids, attention_mask=mask, do_sample=False, **length)
     rows = []
     for row in out[:, width:].tolist():
         at = next((i for i, token in enumerate(row) if token in ends), new_tokens - 1)
@@ -123,7 +122,8 @@ def test_results_are_in_the_order_of_branches(
 @pytest.mark.parametrize("slots", [2, 4, 5, 50])
 def test_both_samplers_draw_the_same_tokens(slots: int, tiny_lm: LanguageModel, prompts: list[list[int]], ends) -> None:
     """Rows end at different times, so slots are filled again and rows move."""
-    requests = [Request(ids, 1 + i % 3) for i, ids in enumerate(prompts)] + [Request(prompts[5], 2, (9, 4)), Request(prompts[2], 0)]
+    requests = [Request(ids, 1 + i % 3) for i, ids in enumerate(prompts)]
+    requests += [Request(prompts[5], 2, (9, 4)), Request(prompts[2], 0)]
     sampling = Sampling(12, 0.8)
     fast, simple = (kind(tiny_lm, slots).generate(requests, sampling, seed=4) for kind in (Sampler, SimpleSampler))
     assert fast == simple
@@ -467,7 +467,10 @@ def test_adapters_sample_as_unmerged(kind, new_lm, prompts, endless: list[list[i
 
 # --- memory --------------------------------------------------------------------------------------------------------------
 
-OUT_OF_MEMORY = [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")]
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("no memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+]
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
