@@ -56,5 +56,5 @@ class TooFewProblems(ValueError):
 def take(name: str, problems: list, count: int) -> list:
     """The first `count` problems of the set called `name`. Raises TooFewProblems if it has fewer."""
     if len(problems) < count:
-        raise TooFewProblems(f"{name} has {len(problems)} problems, and {count} are needed")
+        raise TooFewProblems(f"{name} has {len(problems)} problems, not {count}: ask for fewer")
     return problems[:count]

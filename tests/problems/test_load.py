@@ -92,5 +92,5 @@ def test_a_damaged_file_is_not_reported_as_too_few_problems(folder):
 
 def test_too_many_generated_problems_are_refused_and_the_knobs_named():
     huge = dataclasses.replace(Recipe(), problems=dataclasses.replace(Recipe().problems, train=100_000_000_000))
-    with pytest.raises(ValueError, match=r"at most 1000000\) for SFT and annotation together: lower --problems.train"):
+    with pytest.raises(ValueError, match=r"ask for at most 1000000 \(--problems.train\): 100000000000 for SFT"):
         training_problems(load_task(huge.problems), huge)

@@ -36,7 +36,7 @@ def test_gsm8k_keeps_problems_with_short_references(folder):
     assert [len(gsm8k.read(folder, "test", n)) for n in (0, 1, 2, 3)] == [8, 3, 6, 8]
     task = load_task(ProblemKnobs(source="gsm8k", prompts="english", data_dir=folder, max_steps=1))
     assert len(task.load("test", 3, 0)) == 3
-    with pytest.raises(ValueError, match="has 3 problems, and 4 are needed"):
+    with pytest.raises(ValueError, match="has 3 problems, not 4: ask for fewer"):
         task.load("test", 4, 0)
 
 

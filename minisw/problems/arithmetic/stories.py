@@ -159,7 +159,7 @@ def load_split(split: str, count: int, seed: int = 0) -> list[Problem]:
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     if not 0 <= count <= MOST:
-        raise TooFewProblems(f"cannot generate {count} problems of split {split!r} (at most {MOST})")
+        raise TooFewProblems(f"cannot generate {count} problems: ask for at most {MOST} (--problems.{split})")
     number, steps = SPLITS[split]
     rng = random.Random(number * 1_000_003 + seed)
     problems: list[Problem] = []
