@@ -83,6 +83,7 @@ def test_gradients_and_values_in_small_blocks(
     (expected * weight).sum().backward()
     expected_gradients = gradients(lm, "judge")
 
+    logprobs.logit_scale(lm.causal_lm)  # a check of two tokens, once for each model
     head, seen = lm.causal_lm.get_output_embeddings(), []
     monkeypatch.setattr(logprobs, "BLOCK", rows * head.weight.shape[0])
     hook = head.register_forward_hook(lambda module, args, out: seen.append(out.numel() // out.shape[-1]))
