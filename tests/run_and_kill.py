@@ -39,7 +39,7 @@ def child(arguments: list[str], kill_after: str | None) -> list[str]:
 def main() -> None:
     log, kills, arguments = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
     torch.set_num_threads(1)  # a forked child has no thread pool
-    runs.SHARD_ROUNDS = 0.05  # so that these few solutions come in several shards
+    runs.SHARD_ROUNDS = 0.1  # so that these few solutions come in several shards
     for kill_after in [*kills, None]:
         pid = os.fork()
         if pid == 0:

@@ -16,11 +16,11 @@ from minisw.report.claims import CLAIMS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")]
 
-TOY = (
-    "--problems.train 24 --problems.validation 6 --problems.test 4 --problems.hard 1 "
-    "--segment.samples 2 --segment.training.epochs 5 --segment.training.batch 3 "
-    "--annotate.problems 8 --annotate.samples 6 --annotate.keep 2 --annotate.branches 2 --annotate.max-solutions 8 "
-    "--judge.labels 8 --judge.passes 1 --judge.steps 2 --judge.prompts 3 --judge.group 2 --judge.max-new-tokens 60 "
+TOY = (  # fewer solutions in stages 1 and 2 would leave no labels
+    "--problems.train 40 --problems.validation 8 --problems.test 4 --problems.hard 1 "
+    "--segment.samples 2 --segment.training.epochs 6 --segment.training.batch 4 "
+    "--annotate.problems 10 --annotate.samples 6 --annotate.keep 3 --annotate.branches 2 --annotate.max-solutions 12 "
+    "--judge.labels 12 --judge.passes 1 --judge.steps 2 --judge.prompts 3 --judge.group 2 --judge.max-new-tokens 60 "
     "--classifier.max-epochs 1 --classifier.lrs 1e-3 --classifier.max-lrs 2 --evaluate.solutions 4 --evaluate.resamples 20 "
     "--search.problems 2 --search.votes 2 --search.tries 2"
 ).split()
