@@ -19,6 +19,7 @@ SMALL = works.Setting(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["annotate", "judge"])
 def test_both_sides_write_as_many_tokens(work):
     ours, peer = works.WORKS[work, "ours"](SMALL), works.WORKS[work, "peer"](SMALL)
@@ -26,6 +27,7 @@ def test_both_sides_write_as_many_tokens(work):
     assert len(ours["seconds"]) == len(peer["seconds"]) == 1
 
 
+@pytest.mark.slow
 def test_a_grpo_step_of_ours_leaves_no_group_out(monkeypatch):
     from minisw.training import grpo
 
@@ -56,6 +58,7 @@ def test_trl_gets_our_types(hardware, monkeypatch):
         assert bf16 == (ours.autocast == torch.bfloat16) == hardware
 
 
+@pytest.mark.slow
 def test_the_decoding_limit_counts_a_shared_prefix_once(monkeypatch):
     monkeypatch.setattr(floor, "copy_bandwidth", lambda: 1e10)
     monkeypatch.setattr(floor, "matmul_rate", lambda *_: 1e11)
@@ -76,6 +79,7 @@ def test_the_table_compares_time_for_each_token():
     assert "**0.50**" in side_by_side.table([row | {"bar": 0.5, "memory_bar": None}])
 
 
+@pytest.mark.slow
 def test_the_gpu_script_measures_every_part(tmp_path):
     recipe = gpu.shortened(PRESETS["gpu-12gb"], 16)
     recipe = dataclasses.replace(
@@ -90,6 +94,7 @@ def test_the_gpu_script_measures_every_part(tmp_path):
     assert values["load"]["peak_memory_gb"] > 0 and "memory" not in values
 
 
+@pytest.mark.slow
 def test_the_gpu_script_stops_in_time(tmp_path):
     recipe = gpu.shortened(dataclasses.replace(PRESETS["tiny"], model=ModelKnobs(slots=16, autocast="", sampling_dtype="")), 8)
     recipe = dataclasses.replace(recipe, judge=dataclasses.replace(recipe.judge, group=2))

@@ -90,6 +90,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
 def test_a_bad_command_line_is_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError) as caught:

@@ -196,6 +196,7 @@ def test_rollouts_of_the_base_have_no_tags():
     assert annotated.q == (1.0, 1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_values_are_those_of_separate_greedy_rollouts(new_lm, monkeypatch):
     """On a model: greedy branches from one shared prefill equal a rollout of each prefix by itself."""
     lm = new_lm("policy", noise=0.05)

@@ -58,6 +58,7 @@ def test_a_failed_stage_is_run_again_and_those_before_it_are_not(scripted, tmp_p
     assert scripted == ["preflight", "judges", "evaluate", "search", "report"]
 
 
+@pytest.mark.slow
 def test_one_stage_needs_those_before_it(scripted, tmp_path):
     with pytest.raises(ValueError, match="stage judges needs the results of segment: run --stage segment first"):
         start(tmp_path / "r", "--stage", "judges")

@@ -99,6 +99,7 @@ def test_gradients_through_four_bits_are_those_through_the_dequantised_weights(b
         assert (grads[0][key] - grad).norm() < 1e-3 * grad.norm() and grad.norm() > 0, key
 
 
+@pytest.mark.slow
 @needs_4_bits
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_four_bits_from_loading_to_reloading(checkpointing, bases, prompts, tmp_path):
@@ -132,6 +133,7 @@ def test_four_bits_from_loading_to_reloading(checkpointing, bases, prompts, tmp_
     assert load_base(dataclasses.replace(knobs, name=str(tmp_path / "merged"), four_bit=False)).adapters == []
 
 
+@pytest.mark.slow
 def test_fp16_learns_with_scaled_losses(bases, prompts):
     lm = load_base(ModelKnobs(name=str(bases["llama"]), dtype="fp16", autocast="fp16", sampling_dtype="", device="cpu"))
     lm.new_adapter("judge", Lora(4, 8), 0)

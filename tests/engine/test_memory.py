@@ -51,6 +51,7 @@ def test_a_grpo_micro_batch_of_eight_with_1_5b_in_nf4_stays_below_8_gb():
     assert found.training_peak < 8 * memory.GB
 
 
+@pytest.mark.slow
 def test_each_part_grows_with_what_it_is_for():
     base = memory.estimate(ONE_AND_A_HALF, PRESETS["gpu-12gb"])
     full = memory.estimate(ONE_AND_A_HALF, with_model("gpu-12gb", four_bit=False))
@@ -111,6 +112,7 @@ def test_the_activations_are_estimated_within_a_third(new_lm):
     assert measured / 1.5 < found.activations < 1.5 * measured
 
 
+@pytest.mark.slow
 def test_measuring_uses_all_slots_at_full_length_and_leaves_the_adapter_alone(new_lm, monkeypatch):
     lm = new_lm("judge", noise=0.1)
     before = {name: p.detach().clone() for name, p in lm.adapter_parameters("judge").items()}
@@ -127,6 +129,7 @@ def test_measuring_uses_all_slots_at_full_length_and_leaves_the_adapter_alone(ne
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in lm.adapter_parameters("judge").items())
 
 
+@pytest.mark.slow
 def test_slots_that_do_not_fit_are_an_error_and_not_halved(new_lm, monkeypatch):
     init = sampler.KVCache.__init__
 
@@ -140,6 +143,7 @@ def test_slots_that_do_not_fit_are_an_error_and_not_halved(new_lm, monkeypatch):
         memory.measure(new_lm("judge"), "judge", short(with_model("tiny", slots=16)), 30, 6, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling"), RuntimeError("no memory")])
 def test_a_micro_batch_that_does_not_fit_is_an_error(error, new_lm, monkeypatch):
     def fail(*_):

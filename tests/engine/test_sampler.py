@@ -61,6 +61,7 @@ def ends(tiny_lm: LanguageModel, endless: list[list[int]], monkeypatch: pytest.M
 # --- greedy, against transformers ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefill_tokens", [8192, 40, 1])
 @pytest.mark.parametrize("slots", [1, 3, 4, 8])
 def test_greedy_equals_generate(
@@ -69,6 +70,7 @@ def test_greedy_equals_generate(
     check_greedy(Sampler(tiny_lm, slots, prefill_tokens), prompts, ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 3, 8])
 def test_simple_greedy_equals_generate(
     slots: int, tiny_lm: LanguageModel, prompts: list[list[int]], ends: tuple[int, ...]
@@ -94,6 +96,7 @@ def test_greedy_is_not_trivial(endless: list[list[int]]) -> None:
     assert all(len(set(row)) >= 5 for row in endless)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [2, 50])
 def test_branches_equal_requests_of_their_prefixes(
     slots: int, tiny_lm: LanguageModel, prompts: list[list[int]], ends: tuple[int, ...]
@@ -119,6 +122,7 @@ def test_results_are_in_the_order_of_branches(
     assert ids_of(results) == [nine, nine, four, four] + [endless[0][:6]] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [2, 4, 5, 50])
 def test_both_samplers_draw_the_same_tokens(slots: int, tiny_lm: LanguageModel, prompts: list[list[int]], ends) -> None:
     """Rows end at different times, so slots are filled again and rows move."""
@@ -215,6 +219,7 @@ def test_empty_prefix(request_: Request, kind, tiny_lm: LanguageModel) -> None:
         kind(tiny_lm).generate([Request([5]), request_], GREEDY, seed=0)
 
 
+@pytest.mark.slow
 @BOTH
 def test_progress_counts_every_row(kind, tiny_lm: LanguageModel, prompts: list[list[int]], ends: tuple[int, ...]) -> None:
     ticks: list[int] = []
@@ -242,6 +247,7 @@ def test_the_recipe_chooses_the_sampler(tiny_lm: LanguageModel) -> None:
 # --- sampling ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "temperature"), [(Sampler, 1.0), (Sampler, 0.6), (SimpleSampler, 0.6)])
 def test_frequencies_are_those_of_the_softmax(
     kind: type[SimpleSampler], temperature: float, tiny_lm: LanguageModel, prompts: list[list[int]]
@@ -258,6 +264,7 @@ def test_frequencies_are_those_of_the_softmax(
     assert abs(float(((counts - n * p) ** 2 / (n * p)).sum()) / len(p) - 1) < 0.5  # chi² per degree of freedom
 
 
+@pytest.mark.slow
 def test_second_tokens_follow_their_own_first(tiny_lm: LanguageModel, prompts: list[list[int]]) -> None:
     """A slot that is filled again, or moved, continues its own row: pairs of tokens have the joint distribution."""
     n, ids = 4000, prompts[1]
@@ -272,6 +279,7 @@ def test_second_tokens_follow_their_own_first(tiny_lm: LanguageModel, prompts: l
             assert abs(pairs[token, int(best)] - n * p) < 4.5 * (n * p * (1 - p)).sqrt() + 1
 
 
+@pytest.mark.slow
 @BOTH
 def test_same_seed_same_tokens(kind, tiny_lm: LanguageModel, prompts: list[list[int]]) -> None:
     requests, sampling = [Request(ids, 3) for ids in prompts], Sampling(12)
@@ -452,6 +460,7 @@ def test_a_failed_generation_restores_the_weights(kind, new_lm, prompts: list[li
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(lm).items())
 
 
+@pytest.mark.slow
 @BOTH
 def test_adapters_sample_as_unmerged(kind, new_lm, prompts, endless: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     lm = new_lm("judge", "other", noise=0.2)
@@ -473,6 +482,7 @@ OUT_OF_MEMORY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_out_of_memory_halves_the_rows(error, tiny_lm: LanguageModel, prompts, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     requests, sampling = [Request(ids, 2) for ids in prompts], Sampling(5, 1.0)
@@ -503,6 +513,7 @@ def test_out_of_memory_halves_the_rows(error, tiny_lm: LanguageModel, prompts, m
     assert expected == Sampler(tiny_lm, 8).generate(requests[len(prompts) :], sampling, seed=0)
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_out_of_memory_with_one_row(error, kind, tiny_lm: LanguageModel, prompts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -555,6 +566,7 @@ def test_a_step_needs_one_transfer(tiny_lm: LanguageModel, prompts: list[list[in
 # --- random numbers --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [True, False])
 def test_what_a_row_samples_does_not_depend_on_the_rows_beside_it(share, tiny_lm: LanguageModel, prompts: list[list[int]]):
     requests = [Request(ids, 1 + i % 3) for i, ids in enumerate(prompts)]

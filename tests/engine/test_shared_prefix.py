@@ -107,6 +107,7 @@ def test_compaction_right_after_a_prefix_was_added():
     rows.check()
 
 
+@pytest.mark.slow
 def test_any_order_of_events():
     """200 random events: rows join and leave, prefixes come, the batch shrinks."""
     generator = torch.Generator().manual_seed(3)
@@ -176,6 +177,7 @@ def chain(prompts: list[list[int]]) -> list[Request]:
     return [steps[i] for i in (3, 8, 0, 5, 1, 9, 2, 4, 7, 6)] + [steps[3], Request(prompts[4]), Request(steps[2].ids[:-2], 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slots", "prefill_tokens"), [(1, 8192), (3, 60), (50, 8192), (50, 1)])
 def test_requests_that_begin_alike_share_what_they_have_in_common(
     slots: int, prefill_tokens: int, tiny_lm: LanguageModel, chain: list[Request], monkeypatch: pytest.MonkeyPatch

@@ -23,11 +23,13 @@ def test_wilson_by_hand_and_at_the_ends():
     assert stats.wilson(1, 10) == pytest.approx((0.0179, 0.4042), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_bootstrap_covers_the_mean_about_95_times_in_100():
     hits = sum(low <= 1 <= high for low, high in (stats.bootstrap(normal(60, s), stats.mean, s, 200) for s in range(120)))
     assert 0.88 <= hits / 120 <= 0.99
 
 
+@pytest.mark.slow
 def test_bootstrap_is_as_wide_as_the_normal_interval_and_repeatable():
     rows = normal(400)
     spread = (sum((r - stats.mean(rows)) ** 2 for r in rows) / len(rows)) ** 0.5

@@ -52,6 +52,7 @@ def test_the_score_is_p_plus_by_its_own_adapter_and_the_threshold_decides(new_lm
     assert verdicts == [score >= cut for score in scores] and sum(verdicts) == 3
 
 
+@pytest.mark.slow
 def test_training_moves_the_score_towards_the_labels(new_lm, context_of, steps):
     lm = new_lm()
     knobs = ClassifierKnobs(lrs=(2e-2,), max_lrs=1, max_epochs=8, patience=8, batch=5)
@@ -225,6 +226,7 @@ def test_a_sweep_that_ends_at_its_limit_says_so(monkeypatch, trainer):
     assert {r["lr"] for r in metrics["sweep"]} == set(table) and metrics["best"]["lr"] == 8e-3 and metrics["turned"] is False
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_behind_the_last_finished_rate_with_its_best_state(monkeypatch, trainer, tmp_path):
     lm = trainer.context.lm
     best_first = {1e-3: [0.5, 0.9, 0.55], 2e-3: [0.6, 0.7, 0.6], 5e-4: [0.8, 0.7]}

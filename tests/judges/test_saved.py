@@ -47,6 +47,7 @@ def verdicts(judgments):
     return [(j.verdict, j.analysis) for j in judgments]
 
 
+@pytest.mark.slow
 def test_adapter_peft_and_merged_model_judge_alike(folder, tmp_path):
     expected = verdicts(load_judge(folder).judge(PROBLEM, STEPS))
     assert len(expected) == 2 and len({analysis for _, analysis in expected}) == 2
@@ -151,6 +152,7 @@ def test_a_card_says_what_was_trained_on_what(tmp_path):
     assert saved.read_facts(tmp_path).model == dataclasses.replace(recipe.model, device="auto")
 
 
+@pytest.mark.slow
 def test_a_saved_classifier_judges_as_a_classifier(tmp_path):
     lm = load_base(RECIPE.model)
     lm.new_adapter("discriminative", RECIPE.lora, 0)
@@ -176,6 +178,7 @@ def run(monkeypatch, *arguments):
     judge_module.main()
 
 
+@pytest.mark.slow
 def test_command_line(folder, tmp_path, monkeypatch, capsys):
     path = tmp_path / "problem.json"
     path.write_text(json.dumps({"problem": PROBLEM, "steps": STEPS}))

@@ -71,6 +71,7 @@ def test_a_reply_without_an_analysis_is_not_paid(new_lm, context_of, fake_sample
     assert train_stepwiser(trainer)["curve"][0]["reward"] == pytest.approx(1 / 4)
 
 
+@pytest.mark.slow
 def test_grpo_makes_the_paid_reply_more_likely(new_lm, context_of, fake_sampler, steps):
     """An inverted reward or advantage would make it less likely."""
     from minisw.judges.generative import GenerativeJudge, p_positive

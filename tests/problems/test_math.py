@@ -41,6 +41,7 @@ def test_each_question_occurs_once_and_none_is_of_the_test_split(folder):
         math.load_split(folder, "math", "train", 17, 0)
 
 
+@pytest.mark.slow
 def test_both_tasks_are_tested_on_math500(folder):
     for source in ("math", "numina"):
         task = load_task(ProblemKnobs(source=source, prompts="english", data_dir=folder))

@@ -118,6 +118,7 @@ def test_a_step_may_hold_any_line_separator(tmp_path):
     assert list(step_labels.read(str(tmp_path / "x.jsonl"), None)) == [("?", row["completions"], [True])]
 
 
+@pytest.mark.slow
 def test_a_hub_name_may_hold_a_dot():
     with pytest.raises(ValueError, match=r"cannot load no-one/prm-v1\.5 from the hub"):
         list(step_labels.read("no-one/prm-v1.5", None))

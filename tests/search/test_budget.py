@@ -12,6 +12,7 @@ from minisw.verify import algebra
 needs_algebra = pytest.mark.skipif(not algebra.installed(), reason="math-verify is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "winner"),
     [

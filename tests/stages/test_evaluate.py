@@ -227,6 +227,7 @@ def test_the_showcase_leaves_labels_behind_the_first_error_open(finished):
     assert shown[0]["chunks"][1]["analysis"].strip().endswith("\\boxed{Negative}")
 
 
+@pytest.mark.slow
 def test_solutions_that_break_the_format_or_exceed_the_count_are_left_out(tmp_path, new_lm, monkeypatch):
     monkeypatch.setitem(CHUNKS, "Tom has 12 apples.", ("12+3=15. ", "</chunk>\\boxed{15}.<chunk>x"))
     run, _ = make_run(tmp_path, new_lm, dataclasses.replace(RECIPE, evaluate=EvaluateKnobs(solutions=1, resamples=5)))
@@ -239,6 +240,7 @@ def bench(items):
     return lambda task: Task("published", task.prompts, task.load, bench=lambda part, count, seed: items[part][:count])
 
 
+@pytest.mark.slow
 def test_processbench_parts_are_averaged_and_nothing_is_sampled(tmp_path, new_lm):
     def item(part, i):
         wrong = i % 2 == 1

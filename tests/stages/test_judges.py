@@ -226,6 +226,7 @@ def test_evaluation_builds_every_judge_with_its_adapter_and_the_measured_thresho
     assert (vote.adapter, vote.votes, vote.temperature) == ("stepwiser", 3, RECIPE.judge.temperature)
 
 
+@pytest.mark.slow
 def test_another_seed_balances_and_samples_otherwise(tmp_path, new_lm, fake_sampler, monkeypatch):
     seen = []
     for seed in (0, 1):

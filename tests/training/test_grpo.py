@@ -248,6 +248,7 @@ def naive_update(lm: LanguageModel, examples: list[Example], advantages: list[fl
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("updates", [1, 2, 3])
 def test_update_equals_the_textbook(updates: int, new_lm, groups: list[Group]) -> None:
     """Later mini-batches are compared with log-probabilities from before the first step: their ratio is not 1."""
@@ -263,6 +264,7 @@ def test_update_equals_the_textbook(updates: int, new_lm, groups: list[Group]) -
     assert clipped == 0 if updates == 1 else 0 < clipped < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("updates", [1, 2])
 def test_micro_batches_change_nothing(updates: int, new_lm, groups: list[Group]) -> None:
     results = [
@@ -310,6 +312,7 @@ def test_a_mini_batch_without_unequal_rewards_takes_no_step(new_lm, groups: list
     assert equal(adapter(lm), before)
 
 
+@pytest.mark.slow
 def test_the_temperature_of_sampling_divides_the_logits(new_lm, groups: list[Group]) -> None:
     lm = new_lm("judge", noise=0.3)
     entropies = [descend(lm, groups, ADVANTAGES, config(temperature=t), lr=0.0)[0]["entropy"] for t in (0.5, 1.0, 2.0)]
@@ -330,6 +333,7 @@ def test_logprobs_are_given_to_the_samples_that_they_belong_to(lengths_differ, n
         assert not values.requires_grad
 
 
+@pytest.mark.slow
 def test_out_of_memory_while_old_logprobs_are_computed(new_lm, groups: list[Group], monkeypatch: pytest.MonkeyPatch) -> None:
     """Micro-batches are halved there too, and the update is the same."""
     chosen = config(updates=2, micro_tokens=1024)
@@ -363,6 +367,7 @@ def with_sampler_logprobs(lm: LanguageModel, groups: list[Group], shift: Callabl
     return groups
 
 
+@pytest.mark.slow
 def test_a_sampler_that_agrees_changes_nothing(new_lm, groups: list[Group]) -> None:
     plain, weights = descend(new_lm("judge", noise=0.3), groups, ADVANTAGES, config(updates=2))
     lm = new_lm("judge", noise=0.3)
@@ -383,6 +388,7 @@ def test_a_token_that_the_sampler_drew_too_rarely_weighs_more(shift: float, weig
     assert metrics["grad_norm"] == pytest.approx(weight * plain["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_every_token_has_a_weight_of_its_own(new_lm, groups: list[Group]) -> None:
     """The loss of one on-policy step is -Σ weight · A / num_tokens, summed here by hand, in any order of micro-batches."""
 
@@ -448,6 +454,7 @@ def test_the_kl_term_measures_the_distance_from_the_reference(updates: int, new_
     assert equal(adapter(lm), own)
 
 
+@pytest.mark.slow
 def test_kl_pulls_towards_the_start(new_lm, prompts: list[list[int]]) -> None:
     drift, kls = {}, {}
     for kl in (0.0, 5.0):
@@ -464,6 +471,7 @@ def test_kl_pulls_towards_the_start(new_lm, prompts: list[list[int]]) -> None:
 # --- the loop ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_step_samples_rewards_and_learns_from_the_same_texts(new_lm, prompts: list[list[int]]) -> None:
     """With a sampler that always writes "<length of the prompt>+k" for sample k of a prompt, and a reward for k = 1 only."""
     lm = new_lm("policy", "judge", noise=0.2)
@@ -494,6 +502,7 @@ def test_a_step_samples_rewards_and_learns_from_the_same_texts(new_lm, prompts: 
         assert gains[1] > max(gains[0], gains[2]), index
 
 
+@pytest.mark.slow
 def test_training_raises_the_reward(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("judge", rank=8)
     base = {name: p.clone() for name, p in lm.model.named_parameters() if "lora_" not in name}
@@ -504,6 +513,7 @@ def test_training_raises_the_reward(new_lm, prompts: list[list[int]]) -> None:
     assert [m["step"] for m in history] == list(range(1, 33))
 
 
+@pytest.mark.slow
 def test_training_shortens_the_completions(new_lm, prompts: list[list[int]]) -> None:
     lm = new_lm("judge", rank=8)
     lm.end_ids = list(range(0, len(lm.tokenizer), 12))  # so that some completions end early by chance
@@ -512,6 +522,7 @@ def test_training_shortens_the_completions(new_lm, prompts: list[list[int]]) -> 
     assert last < 0.7 * first, [m["completions/mean_length"] for m in history]
 
 
+@pytest.mark.slow
 def test_two_updates_learn_too(new_lm, prompts: list[list[int]]) -> None:
     history = train(new_lm("judge", rank=8), prompts[:6], has_digit, steps=15, prompts=6, group=8, updates=2)
     assert any(m.get("clip_ratio/low_mean", 0) + m.get("clip_ratio/high_mean", 0) > 0 for m in history)
@@ -547,6 +558,7 @@ def test_only_its_own_adapter_is_trained(new_lm, prompts: list[list[int]]) -> No
     assert not any(p.requires_grad for p in lm.adapter_parameters("judge").values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kl", [0.0, 0.1])
 def test_resumed_equals_uninterrupted(kl: float, new_lm, prompts: list[list[int]], tmp_path: Path) -> None:
     chosen, path = config(kl=kl, group=8, updates=2, micro_tokens=200), tmp_path / "judge.checkpoint"

@@ -76,6 +76,7 @@ def test_loss_and_metrics_of_a_step(new_lm, examples: list[Example]) -> None:
     assert only["loss"] != pytest.approx(mean_of_means, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing(new_lm, examples: list[Example]) -> None:
     """Plain gradient descent, so that a weight moves as far as its gradient says; Adam would enlarge rounding."""
     results = []
@@ -93,6 +94,7 @@ def test_micro_batches_change_nothing(new_lm, examples: list[Example]) -> None:
             torch.testing.assert_close(weight, results[0][1][key], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_end_token_is_learnt(new_lm, examples: list[Example]) -> None:
     """And the first token of the completion; the prompt is not."""
     lm = new_lm("policy", rank=8)
@@ -106,6 +108,7 @@ def test_the_end_token_is_learnt(new_lm, examples: list[Example]) -> None:
     assert naive_loss(lm, flat_prompt) > 0.7 * naive_loss(new_lm("policy"), flat_prompt)
 
 
+@pytest.mark.slow
 def test_the_end_token_counts_in_the_loss(new_lm, examples: list[Example]) -> None:
     lm = new_lm("policy", noise=0.2)
     parameters = list(lm.adapter_parameters("policy").values())
@@ -146,6 +149,7 @@ def test_a_batch_larger_than_the_examples_takes_them_all(seen, new_lm, examples:
     assert [len(batch) for batch in seen] == [3, 3]
 
 
+@pytest.mark.slow
 def test_learning_rate_rises_then_falls(new_lm, examples: list[Example]) -> None:
     history = train_sft(new_lm("policy"), "policy", examples, Training(lr=1e-3, epochs=20, batch=20), 4096, seed=0)
     rates = [m["lr"] for m in history]
@@ -171,6 +175,7 @@ def test_the_learning_rate_reaches_the_optimizer(new_lm, examples: list[Example]
 # --- training ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_base_stays(new_lm, examples: list[Example]) -> None:
     lm = new_lm("policy", rank=8)
     start, base = naive_loss(lm, examples), {name: p.clone() for name, p in lm.model.named_parameters() if "lora_" not in name}
@@ -208,6 +213,7 @@ def test_no_examples(new_lm) -> None:
         train_sft(new_lm("policy"), "policy", [], Training(), 100, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in", ["on_epoch", "progress"])
 def test_resumed_equals_uninterrupted(killed_in: str, new_lm, examples: list[Example], tmp_path: Path) -> None:
     training, path = Training(lr=1e-2, epochs=4, batch=6), tmp_path / "sft.checkpoint"

@@ -125,6 +125,7 @@ class ShortOfMemory:
         raise self.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backward", [False, True])
 def test_out_of_memory_drops_gradients_and_changes_nothing(backward, judge_lm, many, monkeypatch, caplog) -> None:
     """The third micro-batch fails: the gradients of the first two must not count twice."""
@@ -187,6 +188,7 @@ def test_a_scaled_loss_gives_the_same_step(judge_lm, examples) -> None:
     assert_close(descend(judge_lm(), examples), descend(lm, examples))
 
 
+@pytest.mark.slow
 def test_a_step_that_overflows_is_repeated_until_it_fits(judge_lm, examples) -> None:
     lm, optimizers = judge_lm(), []
     fp16_scaler(lm, 2.0**20, 1000.0)
@@ -202,6 +204,7 @@ def test_a_step_that_overflows_is_repeated_until_it_fits(judge_lm, examples) -> 
     assert any(not torch.equal(p, before[name]) for name, p in weights(lm).items())
 
 
+@pytest.mark.slow
 def test_an_overflow_costs_no_sampled_step(judge_lm, prompts) -> None:
     """GRPO with overflows: one rollout a step, and the same adapter and metrics as without loss scaling."""
     config = GRPOConfig.of(JudgeKnobs(steps=2, prompts=3, group=4, lr=1e-3, max_new_tokens=4, temperature=1.0), 4096)
@@ -224,6 +227,7 @@ def test_an_overflow_costs_no_sampled_step(judge_lm, prompts) -> None:
     assert_close(plain_weights, scaled_weights, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_never_finite_is_dropped(judge_lm, examples, caplog) -> None:
     """With loss scaling after 16 tries, without it at once; the adapter stays as it was."""
     for scaled, tries in ((True, step.MAX_OVERFLOWS), (False, 1)):

@@ -40,6 +40,7 @@ def test_every_request_gets_its_own_answer_from_one_process(echo):
     assert len({pid_of(a) for a in answers}) == 1
 
 
+@pytest.mark.slow
 def test_a_child_that_takes_too_long_is_killed_and_another_started(echo):
     first = pid_of(echo.ask("one"))
     begin = time.monotonic()

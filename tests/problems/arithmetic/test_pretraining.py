@@ -292,6 +292,7 @@ def test_the_loss_counts_replies_only(tokenizer: PreTrainedTokenizerFast, stream
             assert words == "".join(f"{assistant}<|im_end|>" for _, assistant in chat)
 
 
+@pytest.mark.slow
 def test_batches_are_packed_and_aligned(tokenizer: PreTrainedTokenizerFast) -> None:
     """Rows of whole chats and padding behind them; a target stands exactly where a reply's token does."""
     knobs = Pretraining(row=320, batch=6)
@@ -318,6 +319,7 @@ def test_batches_are_packed_and_aligned(tokenizer: PreTrainedTokenizerFast) -> N
     assert all(torch.equal(a, b) for one, two in zip(drawn, again, strict=True) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.slow
 def test_a_model_learns_from_the_batches(tokenizer: PreTrainedTokenizerFast) -> None:
     knobs = Pretraining(row=320, batch=4, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64)
     model = build_model(knobs, tokenizer)
@@ -354,6 +356,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
     )
 
 
+@pytest.mark.slow
 def test_train_writes_a_model_that_loads(small: Pretraining, capsys: pytest.CaptureFixture[str]) -> None:
     from minisw.engine.loading import load_base
     from minisw.recipe import ModelKnobs

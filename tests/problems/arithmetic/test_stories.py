@@ -91,6 +91,7 @@ def test_number_of_steps() -> None:
 # --- splits ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_splits_are_seeded_and_disjoint() -> None:
     by_split = {split: load_split(split, 60) for split in SPLITS}
     for split, problems in by_split.items():
@@ -113,6 +114,7 @@ def test_most_texts_are_for_pretraining(stories: list[Story]) -> None:
     assert 0.5 < places.count("pretraining") / len(places) < 0.7
 
 
+@pytest.mark.slow
 def test_problem_sets_stay_the_same_across_versions() -> None:
     """A changed hash means that results of other versions are on other problems."""
 
