@@ -23,7 +23,7 @@ def check(run: Run) -> None:
     run.facts["memory"] = {"estimated_gb": round(needed.peak / GB, 2)}
     if pick_device(recipe.model.device).type == "cuda":
         lm, prompt, completion = run.lm, prompt_length(recipe), recipe.judge.max_new_tokens
-        rows = max(1, recipe.model.micro_tokens // (prompt + completion))
+        rows = max(1, (recipe.model.micro_tokens - prompt) // completion)  # of one prompt, which is shared
         lm.new_adapter("preflight", recipe.lora, 0)
         peaks = measure(lm, "preflight", recipe, prompt, completion, rows)
         lm.drop_adapter("preflight")
