@@ -222,7 +222,7 @@ def test_progress_counts_every_row(kind, tiny_lm: LanguageModel, prompts: list[l
     assert sum(ticks) == 2 * len(prompts)
 
 
-def test_an_idle_slot_needs_no_more_room(tiny_lm: LanguageModel, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_slot_needs_no_more_room(tiny_lm: LanguageModel, prompts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine rows of one length in five slots: for the second half one slot is idle, too few for the others to move together."""
     monkeypatch.setattr(tiny_lm, "end_ids", [])
     rows = [[i, *prompts[0]] for i in range(1, 10)]
