@@ -135,7 +135,7 @@ class Sampler(SimpleSampler):
             ids, prefilled = self._padded([prefix.ids for prefix in batch]), DynamicCache()
             decoder(input_ids=ids, past_key_values=prefilled, use_cache=True)
             if prefilled.get_seq_length() != ids.shape[1]:  # transformers silently ignores use_cache while it checkpoints
-                raise RuntimeError("the model sampled without its cache, which checkpointing drops: leave `lm.training()` first")
+                raise RuntimeError("sampling needs the model's cache, which gradient checkpointing drops: leave `lm.training()`")
             rest = suffixes(requests, batch)
             if rest:
                 owner = torch.tensor([suffix.prefix for suffix in rest.values()], device=ids.device)

@@ -227,6 +227,14 @@ def test_progress_counts_every_row(kind, tiny_lm: LanguageModel, prompts: list[l
     assert sum(ticks) == 2 * len(prompts)
 
 
+def test_an_idle_slot_needs_no_more_room(tiny_lm: LanguageModel, prompts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine rows of one length in five slots: for the second half one slot is idle, too few for the others to move together."""
+    monkeypatch.setattr(tiny_lm, "end_ids", [])
+    rows = [[i, *prompts[0]] for i in range(1, 10)]
+    results = Sampler(tiny_lm, 5, share=False).generate([Request(ids) for ids in rows], GREEDY, seed=0)
+    assert ids_of(results) == reference(tiny_lm, rows)
+
+
 def test_the_models_own_generation_settings_have_no_effect(new_lm, prompts: list[list[int]]) -> None:
     """Qwen2.5's, for example, ask for a repetition penalty and top-k."""
     lm, requests = new_lm(), [Request(ids, 2) for ids in prompts[:3]]
