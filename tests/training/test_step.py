@@ -344,5 +344,5 @@ def test_sampling_without_a_cache_is_refused(judge_lm, prompts) -> None:
     lm = judge_lm(checkpointing=True)
     sampler = Sampler(lm, 4)
     assert sampler.generate([Request(prompts[0])], Sampling(3, 0.0), 0)[0][0].ids
-    with lm.training(), pytest.raises(RuntimeError, match="sampled without its cache"):
+    with lm.training(), pytest.raises(RuntimeError, match="sampling needs the model.s cache"):
         sampler.generate([Request(prompts[0])], Sampling(3, 0.0), 0)
