@@ -171,7 +171,7 @@ class JudgeKnobs:
     labels: int = 240
     """Most labels per pass, half of them positive; all trained judges use the same labels."""
     passes: int = 3
-    """Balanced passes over the labels. Each takes labels that earlier passes left out, as long as there are any."""
+    """Balanced passes over the labels. Each takes labels that earlier passes left out, until none are left."""
     format_samples: int = 1
     """RS-FT: replies that the base samples per label; those with a right verdict are trained on."""
     format_training: Training = Training(lr=1e-3, epochs=1, batch=4)

@@ -229,7 +229,7 @@ def test_of_several_processes_the_first_writes_and_all_meet_at_the_same_points(r
     of_the_first, answers = list(meetings), iter([m for m in meetings if m != "barrier"])
     assert of_the_first == [False, *[False, "barrier"] * 4, "barrier"]
 
-    # the second process is told what the first one saw, and finds its files
+    # the second process gets the decision of the first one, and finds its files
     def told(_: bool) -> bool:
         meetings.append(next(answers))
         return meetings[-1]

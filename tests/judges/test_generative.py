@@ -118,7 +118,7 @@ def test_the_line_that_announces_the_verdict_stands_before_every_verdict(bpe_lm,
     texts = [f"Verdict: {POSITIVE}", f"It adds.\n\nVerdict: {POSITIVE}", reply]
     assert values == pytest.approx(p_positive(context, None, [[65]] * 3, texts))
     assert len(p_positive_along(context, None, [65], f"Verdict: {POSITIVE}")) == 1
-    one_line = f"It holds. {POSITIVE}"  # the verdict stands on the line of the analysis
+    one_line = f"It holds. {POSITIVE}"  # verdict and analysis share a line
     values = p_positive_along(context, None, [65], one_line)
     assert values == pytest.approx(p_positive(context, None, [[65]] * 2, [POSITIVE, one_line]))
 
