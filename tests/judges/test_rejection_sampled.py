@@ -46,7 +46,8 @@ def test_the_rarer_verdict_is_repeated(tiny_lm, context_of, steps):
 
 
 def test_a_base_that_ends_without_a_verdict_is_asked_for_it(bpe_lm, context_of, fake_sampler, steps):
-    """A finished reply without a verdict gets the start of a verdict line; one that was cut off, or has a verdict, stays as it is."""
+    """A finished reply without a verdict gets the start of a verdict line; one that was cut off, or has a verdict, stays as
+    it is."""
     first = [f"It holds. {NEGATIVE}", "Good.\nVerdict: Positive", "Bad. ", "cut of…"]
     lm = bpe_lm([], 257)
     lm.new_adapter("judge", Lora(4, 8), 0)
