@@ -17,7 +17,6 @@ import contextlib
 import json
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +30,7 @@ from minisw.engine.machine import hardware, peak_memory_gb, versions
 from minisw.engine.model import LanguageModel
 from minisw.engine.sampler import make_sampler
 from minisw.engine.simple_sampler import SimpleSampler
-from minisw.judges.base import JudgeContext
+from minisw.judges.base import JudgeContext, seeds_from
 from minisw.lock import lock
 from minisw.policy import POLICY, Policy
 from minisw.problems import Task, load_task
@@ -51,7 +50,7 @@ class RunFolder:
 
     def seed_of(self, use: str) -> int:
         """The seed for one use: a function of the run's seed and a name, so that no use changes the numbers of another."""
-        return zlib.crc32(f"{self.seed}/{use}".encode())
+        return seeds_from(self.seed)(use)
 
     @cached_property
     def task(self) -> Task:

@@ -181,6 +181,7 @@ def run_body(run: dict) -> Html:
     whole = {
         "all stages": duration(run.get("seconds")),
         "peak memory": f"{number(run.get('peak_memory_gb'))} GB",
+        **({"peak GPU memory": f"{number(run['peak_gpu_memory_gb'])} GB"} if run.get("peak_gpu_memory_gb") else {}),
         "hardware": hardware(run.get("hardware") or {}),
     }
     recipe = element(

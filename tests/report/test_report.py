@@ -15,7 +15,7 @@ from minisw.report import columns
 from minisw.report.charts import bar_chart, line_chart, ticks
 from minisw.report.html import duration, element, interval, number
 from minisw.report.page import claims_table, write_report, write_results
-from minisw.report.sections import CURVES, SECTIONS
+from minisw.report.sections import CURVES, SECTIONS, run_body
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED_0, GSM8K = ROOT / "data" / "results" / "tiny" / "seed-0", ROOT / "data" / "results" / "gsm8k-0.5b"
@@ -353,3 +353,10 @@ def test_cells():
     assert columns.cell(column, [{"x": 0.5}, {}]) == "0.50 (0.50 –)" and columns.cell(column, [{}, {}]) == "–"
     assert [columns.difference(v) for v in (0.05, -0.05, 0.0, None)] == ["+0.050", "−0.050", "+0.000", "–"]
     assert columns.count(1234.6) == "1,235" and columns.one_digit(5.82) == "5.8" and columns.text(None) == "–"
+
+
+@pytest.mark.parametrize("gpu", [None, 3.25])
+def test_gpu_memory_is_shown_if_it_was_measured(gpu: float | None) -> None:
+    facts = {"seconds": 10.0, "peak_memory_gb": 1.5} | ({"peak_gpu_memory_gb": gpu} if gpu else {})
+    text = str(run_body(facts))
+    assert "1.5" in text and ("peak GPU memory" in text) is (gpu is not None) and ("3.25" in text) is (gpu is not None)
