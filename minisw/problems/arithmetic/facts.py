@@ -1,6 +1,7 @@
 """Facts: what may happen to a quantity in a story of the embedded task, as a table of kinds.
 
-The random stream is part of the format (see `stories.py`): the order of `KINDS` and of a kind's draws must not change.
+The random stream is part of the format (see `stories.py`): the order of `KINDS` and of a kind's draws must not change. A new
+kind goes to the end.
 """
 
 from __future__ import annotations
@@ -121,8 +122,19 @@ KINDS = {
         {"verb": lambda now: ("earns", "saves") if now.u == "dollars" else ("makes", "collects")}),
     "quarters": Kind("{h} changes all the dollars into quarters.", ("A dollar is 4 quarters.", "Change them into quarters."),
         "v * 4", lambda now: now.u == "dollars" and now.v * 4 <= now.top, unit="quarters"),
+    "give_each": Kind("{h} gives {s} {u} to each of {n} {p}.", ("Each of {n} {p} gets {s}.", "Then {n} times {s} {u} are gone."),
+        "n * s; v - r", lambda now: now.v >= 70,
+        {"n": lambda now: range(3, 6), "s": lambda now: range(6, now.v // 6), "p": lambda now: PEOPLE}),
+    "twice_more": Kind("{o} has {a} more than twice as many {u} as {h}.", ("Double it and add {a} for {o}.",
+        "{o} has {a} more than twice as many."), "v * 2; r + a", lambda now: now.v * 2 + now.a <= now.top, passes_on=True),
+    "half_more": Kind("{o} has {a} more than half as many {u} as {h}.", ("Take half and add {a} for {o}.",
+        "{o} has {a} more than half as many."), "v / 2; r + a",
+        lambda now: now.v % 2 == 0 and now.v >= 20 and now.v // 2 + now.a <= now.top, passes_on=True),
+    "half_and_take": Kind("{h} sells half of the {u} and loses {a} more.", ("Half is gone, then {a} more.",
+        "{h} sells half and loses {a}."), "v / 2; r - a", lambda now: now.v % 2 == 0 and now.v // 2 - now.a >= 10),
 }
 # fmt: on
+ONE_CALCULATION = tuple(KINDS)[:16]  # the kinds of the plain style: nearly all change the quantity by one calculation
 ADDITIVE_KINDS = ("add", "take", "more_than", "fewer_than")
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 

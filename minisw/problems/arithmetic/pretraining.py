@@ -1,9 +1,10 @@
 """The embedded base model: its tokenizer and its training from scratch.
 
-    python -m minisw.problems.arithmetic.pretraining --out data/new-base     (about an hour on two CPU cores)
+    python -m minisw.problems.arithmetic.pretraining --out data/new-base     (under two hours on two CPU cores)
 
-The text is the stream of `chats.py`. The model is a Llama with biases in the attention, 3.3 million parameters; the loss
-counts only the assistant's tokens. Model and tokenizer load with `AutoModelForCausalLM` and `AutoTokenizer`.
+It reads the two streams of `chats.py` one after the other, each with a learning-rate schedule of its own; the model after the
+first one is kept in `first/`, from which `--start` goes on. The model is a Llama with biases in the attention, 3.3 million
+parameters; the loss counts only the assistant's tokens. It loads with `AutoModelForCausalLM` and `AutoTokenizer`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from minisw import prompts
-from minisw.problems.arithmetic.chats import Chat, chats
+from minisw.engine.loading import fast_bf16
+from minisw.problems.arithmetic.chats import FIRST, SECOND, Chat, Stream, chats, with_habits
+from minisw.problems.arithmetic.comments import HABITS
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -41,16 +44,28 @@ class Pretraining:
     """Folder for model, tokenizer and training.json."""
     overwrite: bool = False
     """Replace the finished model in that folder."""
+    start: Path | None = None
+    """Folder of a model that has read the first stream (`first/` of another pretraining): read only the second one."""
     tokens: int = 24_000_000
-    """Tokens read in all, prompts and padding included."""
+    """Tokens of the first stream, prompts and padding included."""
+    second_tokens: int = 8_000_000
+    """Tokens of the second stream, which has comments on steps."""
+    glance: float = HABITS["glance"]
+    """Share of glances among the comments (minisw/problems/arithmetic/comments.py)."""
+    equation: float = HABITS["equation"]
+    """Share of comments that check the step's equations."""
+    redo: float = HABITS["redo"]
+    """Share of comments that do the step anew."""
     row: int = 384
     """Tokens of a packed row."""
     batch: int = 32
     """Rows of a step."""
-    compile: bool = True
-    """Use torch.compile: on a CPU twice the tokens per second, after a minute of compiling."""
+    compile: bool = False
+    """Use torch.compile, which takes a minute: twice the tokens per second on CPUs with bf16, no gain on others."""
     lr: float = 3e-3
     """Peak learning rate of Muon (matrices; its updates are scaled to AdamW's size) and of AdamW (all else)."""
+    second_lr: float = 2e-3
+    """Peak learning rate on the second stream."""
     warmup: int = 60
     """Steps until the peak learning rate."""
     hidden: int = 256
@@ -76,12 +91,18 @@ def check(knobs: Pretraining) -> None:
     """Raises ValueError if a knob is impossible, or if `out` holds a finished model that `overwrite` does not give up."""
     for name, value in vars(knobs).items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and name != "seed"
-        if is_number and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be above 0")
+        lowest_fits = is_number and (value >= 0 if name in HABITS else value > 0)
+        if is_number and not (math.isfinite(value) and lowest_fits):
+            bound = "not be negative" if name in HABITS else "be above 0"
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: it must {bound}")
+    if not any(getattr(knobs, name) for name in HABITS):
+        raise ValueError("--glance, --equation and --redo are all 0: give at least one habit a share")
     if knobs.row < SHORTEST_ROW:
         raise ValueError(f"--row is {knobs.row}: chats are longer, so it must be at least {SHORTEST_ROW}")
-    if knobs.tokens < knobs.row * knobs.batch:
-        raise ValueError(f"--tokens is {knobs.tokens}: one step takes {knobs.row * knobs.batch} (--row times --batch)")
+    for name in ("tokens", "second_tokens"):
+        if getattr(knobs, name) < knobs.row * knobs.batch:
+            option = f"--{name.replace('_', '-')} is {getattr(knobs, name)}"
+            raise ValueError(f"{option}: one step takes {knobs.row * knobs.batch} (--row times --batch)")
     if knobs.hidden % (2 * knobs.heads) or knobs.heads % knobs.kv_heads:
         raise ValueError("--hidden must be a multiple of twice --heads, and --heads a multiple of --kv-heads")
     if knobs.out.exists() and not knobs.out.is_dir():
@@ -111,8 +132,8 @@ def build_tokenizer(seed: int = 0, sample: int = 30_000) -> PreTrainedTokenizerF
     """
     words: set[str] = set(map(chr, range(32, 127))) | {"\n", "\n\n", prompts.OPEN, prompts.CLOSE, "\\boxed{"}
     splitter = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
-    stream = chats(seed + 1)
-    texts = [text for _ in range(sample) for turn in next(stream) for text in turn]
+    streams = chats(seed + 1, FIRST), chats(seed + 1, SECOND)
+    texts = [text for stream in streams for _ in range(sample) for turn in next(stream) for text in turn]
     texts += list(vars(prompts.ARITHMETIC).values()) + ["user assistant system (nothing)", prompts.POSITIVE, prompts.NEGATIVE]
     for text in texts:
         words.update(piece for piece, _ in splitter.pre_tokenize_str(text))
@@ -152,13 +173,13 @@ def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], l
     return ids, counted
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, knobs: Pretraining) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(tokenizer: PreTrainedTokenizerFast, knobs: Pretraining, text: Stream = FIRST) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of packed rows: ids and targets, both [batch, row]; the loss ignores a target of -100.
 
     Rows have one fixed length, because compiled code is made for one shape. A chat goes whole into the first open row that
     has room for it. A chat longer than a row is left out.
     """
-    stream, pad = chats(knobs.seed), tokenizer.pad_token_id
+    stream, pad = chats(knobs.seed, text), tokenizer.pad_token_id
     open_rows: list[tuple[list[int], list[int]]] = []
     full: list[tuple[list[int], list[int]]] = []
     while True:
@@ -209,34 +230,64 @@ def build_model(knobs: Pretraining, tokenizer: PreTrainedTokenizerFast) -> Llama
 
 
 def train(knobs: Pretraining) -> None:
-    """Train the base; writes model, tokenizer and `training.json` (knobs, curve, seconds) into `knobs.out`.
+    """Train the base; writes model, tokenizer and `training.json` (knobs, curves, seconds) into `knobs.out`.
 
     Raises ValueError (`check`) before anything is written.
     """
     check(knobs)
     tokenizer = build_tokenizer(knobs.seed)
-    model = build_model(knobs, tokenizer)
+    curves: dict[str, list[dict]] = {}
+    if knobs.start:
+        model = start_model(knobs.start, tokenizer)
+    else:
+        model = build_model(knobs, tokenizer)
+        read_stream(model, tokenizer, knobs, FIRST, curves)
+        model.save_pretrained(knobs.out / "first")
+        tokenizer.save_pretrained(knobs.out / "first")
+    habits = {"glance": knobs.glance, "equation": knobs.equation, "redo": knobs.redo}
+    read_stream(model, tokenizer, knobs, with_habits(SECOND, habits), curves)
+
+
+def start_model(folder: Path, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The model to go on from, in fp32. Raises ValueError if the folder holds none, or one with another vocabulary."""
+    try:
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        known = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--start {folder} holds no model to go on from: {str(error).splitlines()[0]}") from None
+    if known != tokenizer.get_vocab():
+        raise ValueError(f"--start {folder} has another vocabulary than the present text: train it anew, without --start")
+    return model
+
+
+def read_stream(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, knobs: Pretraining, text: Stream, curves: dict[str, list[dict]]
+) -> None:
+    """Train the model on one stream; `curves` gets its curve. Model and log are saved as it goes on."""
+    name, tokens, peak = ("first", knobs.tokens, knobs.lr) if text is FIRST else ("second", knobs.second_tokens, knobs.second_lr)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
-        torch.optim.Muon(matrices, lr=knobs.lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=knobs.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.Muon(matrices, lr=peak, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
+    bf16 = fast_bf16()
 
     def loss_of(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             hidden = model.model(ids, use_cache=False).last_hidden_state  # [batch, row, hidden]
             logits = model.lm_head(hidden[:, :-1])  # [batch, row-1, vocabulary]
         return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets[:, 1:].flatten())
 
     if knobs.compile:
         loss_of = torch.compile(loss_of)
-    curve, begin, running, seen, step = [], time.time(), [], 0, 0
-    for ids, targets in batches(tokenizer, knobs):
-        scale = min(1.0, (step + 1) / knobs.warmup) * min(1.0, (1 - seen / knobs.tokens) / 0.8)  # flat, then down to zero
+    model.train()
+    curve, begin, running, seen, step = curves.setdefault(name, []), time.time(), [], 0, 0
+    for ids, targets in batches(tokenizer, knobs, text):
+        scale = min(1.0, (step + 1) / knobs.warmup) * min(1.0, (1 - seen / tokens) / 0.8)  # flat, then down to zero
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = knobs.lr * max(scale, 0.003)
+                group["lr"] = peak * max(scale, 0.003)
         loss = loss_of(ids, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -245,26 +296,38 @@ def train(knobs: Pretraining) -> None:
             optimizer.zero_grad()
         running.append(loss.item())
         step, seen = step + 1, seen + ids.numel()
-        finished = seen >= knobs.tokens
-        if step % knobs.log_every == 0 or finished:
+        ended = seen >= tokens
+        if step % knobs.log_every == 0 or ended:
             seconds = time.time() - begin
             curve.append({"step": step, "tokens": seen, "loss": round(sum(running) / len(running), 4), "seconds": round(seconds)})
             running = []
-            print(f"step {step}  tokens {seen / 1e6:.1f}M  loss {curve[-1]['loss']}  {seen / seconds:.0f} tokens/s", flush=True)
-        if step % (10 * knobs.log_every) == 0 or finished:
-            knobs.out.mkdir(parents=True, exist_ok=True)
-            model.save_pretrained(knobs.out)
-            tokenizer.save_pretrained(knobs.out)
-            log = {
-                "command": "python -m minisw.problems.arithmetic.pretraining",
-                "knobs": {k: v for k, v in dataclasses.asdict(knobs).items() if k not in ("out", "overwrite")},
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "finished": finished,
-                "curve": curve,
-            }
-            (knobs.out / "training.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
-        if finished:
+            print(
+                f"{name} stream, step {step}  tokens {seen / 1e6:.1f}M  loss {curve[-1]['loss']}  {seen / seconds:.0f} tokens/s",
+                flush=True,
+            )
+        if step % (10 * knobs.log_every) == 0 or ended:
+            save(model, tokenizer, knobs, curves, finished=ended and name == "second")
+        if ended:
             return
+
+
+def save(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, knobs: Pretraining, curves: dict[str, list[dict]], finished: bool
+) -> None:
+    """Write model, tokenizer and training.json into `knobs.out`."""
+    knobs.out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(knobs.out)
+    tokenizer.save_pretrained(knobs.out)
+    values = dataclasses.asdict(knobs)
+    log = {
+        "command": "python -m minisw.problems.arithmetic.pretraining",
+        "knobs": {k: v for k, v in values.items() if k not in ("out", "overwrite", "start")},
+        "started_from": "the model after the first stream" if knobs.start else None,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "finished": finished,
+        "curves": curves,
+    }
+    (knobs.out / "training.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
 
 
 def parse(arguments: Sequence[str]) -> Pretraining:

@@ -4,17 +4,21 @@ A problem is a chain: it states a quantity, each *fact* changes the quantity, an
 generator knows the value after every fact, so the correctness of every step of any solution is known exactly (`rules.py`),
 which no real data set offers. The text that the embedded base model is pretrained on is in `pretraining.py`.
 
+A `Style` says how a story is told: in the plain style in order, in the rich style also out of order, with more sentences that
+do not matter, and with facts that need two calculations.
+
 The random stream is part of the format: the problems of a seed must stay the same across versions, and a test holds their
 hash. So every random choice below keeps its place in the order of choices.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from dataclasses import dataclass, field
 
-from minisw.problems.arithmetic.facts import ADDITIVE_KINDS, CONTAINERS, KINDS, THINGS, Fact, Now, make_fact
+from minisw.problems.arithmetic.facts import ADDITIVE_KINDS, CONTAINERS, KINDS, ONE_CALCULATION, THINGS, Fact, Now, make_fact
 from minisw.problems.files import TooFewProblems
 from minisw.records import Problem
 
@@ -47,10 +51,27 @@ class Story:
         return tuple(fact.value for fact in self.facts)
 
 
+@dataclass(frozen=True)
+class Style:
+    """How stories are told, and how quick solutions retell them."""
+
+    kinds: tuple[str, ...]  # kinds of facts
+    swapped: float  # probability that two neighbouring facts are told in the other order
+    distractors: tuple[float, ...]  # probability of each sentence that does not matter
+    foreign: float  # share of those sentences that say what somebody outside the story has
+    retold: float  # probability that a quick step restates its fact before it calculates
+
+
+PLAIN = Style(ONE_CALCULATION, swapped=0.0, distractors=(0.25,), foreign=0.0, retold=0.75)
+RICH = Style(tuple(KINDS), swapped=0.25, distractors=(0.5, 0.5), foreign=0.5, retold=0.5)
+
+
 # --- stories -------------------------------------------------------------------------------------------------------------
 
 
-def make_story(rng: random.Random, steps: int, top: int = 999, smallest: int = 12, additive: float = 0.0) -> Story:
+def make_story(
+    rng: random.Random, steps: int, top: int = 999, smallest: int = 12, additive: float = 0.0, style: Style = PLAIN
+) -> Story:
     """A random story of `steps` steps whose quantities stay within 3…`top`.
 
     What is added or taken is at least `smallest`; a share `additive` of the steps is drawn from the kinds that add or take.
@@ -60,25 +81,33 @@ def make_story(rng: random.Random, steps: int, top: int = 999, smallest: int = 1
         first_unit = unit = rng.choice(THINGS + CONTAINERS[:3])
         start, start_value, facts = _start(rng, holder, unit, top)
         value = facts[-1].value if facts else start_value
-        sentences = [start]
+        hidden = len(facts)  # a fact inside the first sentence
         attempts = 0
         while len(facts) < steps and attempts < 200:
             attempts += 1
             other = rng.choice([name for name in NAMES if name != holder])
-            kind = rng.choice(ADDITIVE_KINDS if additive and rng.random() < additive else tuple(KINDS))
+            kind = rng.choice(ADDITIVE_KINDS if additive and rng.random() < additive else style.kinds)
             amount, factor = rng.randint(smallest, max(smallest + 1, min(top // 2, 399))), rng.randint(3, 9)
             made = make_fact(rng, Now(value, unit, holder, other, amount, factor, top), kind)
             if made is None or (facts and made[0].kind == facts[-1].kind):
                 continue
             fact, holder = made
             facts.append(fact)
-            sentences.append(fact.told)
             value, unit = fact.value, fact.unit
         if len(facts) < steps or any(fact.value < 3 for fact in facts):
             continue
-        if rng.random() < 0.25:
-            distractor = _distractor(rng, first_holder)
-            sentences.insert(rng.randint(1, len(sentences)), distractor)
+        sentences = [start]
+        if style.swapped:
+            facts[hidden:], told = _out_of_order(rng, facts[hidden:], style.swapped)
+            sentences += told
+        else:
+            sentences += [fact.told for fact in facts[hidden:]]
+        for probability in style.distractors:
+            if rng.random() < probability:
+                foreign = bool(style.foreign) and rng.random() < style.foreign
+                distractor = _foreign(rng, " ".join(sentences)) if foreign else _distractor(rng, first_holder)
+                places = [i for i in range(1, len(sentences)) if not sentences[i].startswith(BEFORE)]
+                sentences.insert(rng.choice([*places, len(sentences)]), distractor)
         question = rng.choice(
             (
                 f"How many {unit} are there in the end?",
@@ -87,6 +116,29 @@ def make_story(rng: random.Random, steps: int, top: int = 999, smallest: int = 1
             )
         )
         return Story(start, start_value, first_unit, tuple(facts), question, tuple(sentences))
+
+
+BEFORE = "Before that, "
+
+
+def _out_of_order(rng: random.Random, facts: list[Fact], swapped: float) -> tuple[list[Fact], list[str]]:
+    """The facts with their sentences as told, and the sentences in the order of the text.
+
+    Of some pairs of neighbours the later fact is told first, and the sentence of the earlier one begins with "Before that, ".
+    """
+    facts, sentences, i = facts.copy(), [], 0
+    while i < len(facts):
+        if i + 1 < len(facts) and rng.random() < swapped:
+            told = facts[i].told
+            first = told.split()[0]
+            told = BEFORE + (told if first in NAMES else first.lower() + told[len(first) :])
+            facts[i] = dataclasses.replace(facts[i], told=told)
+            sentences += [facts[i + 1].told, told]
+            i += 2
+        else:
+            sentences.append(facts[i].told)
+            i += 1
+    return facts, sentences
 
 
 def _start(rng: random.Random, holder: str, unit: str, top: int) -> tuple[str, int, list[Fact]]:
@@ -113,16 +165,23 @@ def _distractor(rng: random.Random, holder: str) -> str:
     )
 
 
+def _foreign(rng: random.Random, text: str) -> str:
+    """What somebody who is not in `text` has of something that is not in it."""
+    name = rng.choice([name for name in NAMES if name not in text])
+    thing = rng.choice([thing for thing in THINGS if thing[:-1] not in text])
+    return f"{name} has {rng.randint(12, 299)} {thing}."
+
+
 # --- solutions -----------------------------------------------------------------------------------------------------------
 
 CONCLUSIONS = ("So now {v} {u}.", "Now there are {v} {u}.", "That makes {v} {u}.", "So it is {v} {u}.")
 ANSWERS = ("The answer is \\boxed{{{v}}}.", "So the answer is \\boxed{{{v}}}.")
 
 
-def quick_step(rng: random.Random, fact: Fact) -> str:
+def quick_step(rng: random.Random, fact: Fact, style: Style = PLAIN) -> str:
     """One step in the quick style: perhaps a restatement, the bare equations, and a conclusion, each with a random gap."""
     sentences = []
-    if rng.random() < 0.75:
+    if rng.random() < style.retold:
         sentences.append(rng.choice(fact.retold))
     sentences += [f"{left}{sign}{right}={result}." for left, sign, right, result in fact.equations]
     sentences.append(rng.choice(CONCLUSIONS).format(v=fact.value, u=fact.unit))
@@ -130,9 +189,9 @@ def quick_step(rng: random.Random, fact: Fact) -> str:
     return "".join(sentence + rng.choices(gaps, weights)[0] for sentence in sentences)
 
 
-def quick_solution(rng: random.Random, story: Story) -> list[str]:
+def quick_solution(rng: random.Random, story: Story, style: Style = PLAIN) -> list[str]:
     """The reference solution in the quick style as chunks: one for each step, then the answer. Joined, they are the text."""
-    return [quick_step(rng, fact) for fact in story.facts] + [rng.choice(ANSWERS).format(v=story.facts[-1].value)]
+    return [quick_step(rng, fact, style) for fact in story.facts] + [rng.choice(ANSWERS).format(v=story.facts[-1].value)]
 
 
 # --- splits --------------------------------------------------------------------------------------------------------------
