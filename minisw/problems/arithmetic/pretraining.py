@@ -157,6 +157,36 @@ def build_tokenizer(seed: int = 0, sample: int = 30_000) -> PreTrainedTokenizerF
     return fast
 
 
+class Muon(torch.optim.Optimizer):
+    """torch.optim.Muon in the matrices' own type: torch's computes in bf16, which takes 100 times as long on many CPUs.
+
+    Momentum 0.95 (Nesterov), five Newton-Schulz steps with Jordan's coefficients (2024), updates of AdamW's size (Moonlight).
+    """
+
+    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float):
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 0.05)
+                update = orthogonal(p.grad.lerp(momentum, 0.95)) * 0.2 * max(p.shape) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * update)
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix with the singular vectors of `matrix` and singular values of about 1 (0.7 to 1.2)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
 # --- training ----------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +298,7 @@ def read_stream(
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
-        torch.optim.Muon(matrices, lr=peak, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=peak, weight_decay=0.02),
         torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
     bf16 = fast_bf16()
