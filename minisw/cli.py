@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -39,6 +40,10 @@ class Command(Recipe):
     """Run only this stage: segment, annotate, judges, evaluate, search or report."""
     dry_run: bool = False
     """Print the plan and write nothing."""
+    study: Literal["", "ablations", "habits"] = ""
+    """Train judges that differ in one setting instead of a whole run (minisw/study.py); --out is the study's folder."""
+    seeds: int = 3
+    """Seeds of a study, from --seed on."""
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -70,6 +75,10 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ValueError(f"unknown stage {command.stage!r}: choose one of {', '.join(STAGES)}")
     if command.out is not None and command.out.is_file():
         raise ValueError(f"--out {command.out} is a file: give a folder")
+    if command.study and (command.stage or command.dry_run):
+        raise ValueError("--study runs its own stages: leave out --stage and --dry-run")
+    if command.seeds < 1:
+        raise ValueError(f"--seeds is {command.seeds}: it must be above 0")
     check(command)
     return command
 

@@ -99,12 +99,22 @@ def until_first_negative(labels: Sequence[bool]) -> list[bool]:
 
 
 def labelled_steps(annotated: Sequence[AnnotatedSolution], questions: dict[str, str], knobs: AnnotateKnobs) -> list[LabelledStep]:
-    """Every chunk with its label, up to and including the first negative of its solution. `questions` maps problem id to text."""
+    """Every chunk with its label, up to and including the first negative of its solution. `questions` maps problem id to text.
+
+    If more than `knobs.branches` completions were sampled at each boundary, only the first `knobs.branches` count.
+    """
     return [
         LabelledStep(s.problem_id, questions[s.problem_id], s.chunks[:i], s.chunks[i], positive, number)
         for number, s in enumerate(annotated)
-        for i, positive in enumerate(until_first_negative(label_with(knobs, s.q)))
+        for i, positive in enumerate(until_first_negative(label_with(knobs, _q(s, knobs.branches))))
     ]
+
+
+def _q(solution: AnnotatedSolution, branches: int) -> Sequence[float]:
+    """The values of a solution when only the first `branches` completions of every boundary count."""
+    if not solution.hits or len(solution.hits[0]) <= branches:
+        return solution.q
+    return values([row[:branches] for row in solution.hits], solution.correct)
 
 
 def load_steps(folder: Path, split: str, knobs: AnnotateKnobs) -> list[LabelledStep]:

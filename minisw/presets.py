@@ -51,18 +51,19 @@ SMOKE = Recipe(
     judge=JudgeKnobs(
         labels=16,
         passes=1,
-        format_samples=2,
-        format_training=Training(lr=2e-4, epochs=1, batch=4),
+        rs_samples=2,
+        rs_training=Training(lr=2e-4, epochs=1, batch=4),
         temperature=1.0,
         steps=3,
         prompts=4,
         group=4,
         lr=5e-5,
         max_new_tokens=160,
+        start="rejection_sampled",
         tenth=False,
-        votes=1,
+        hundredth=False,
     ),
-    evaluate=EvaluateKnobs(solutions=6, resamples=500),
+    evaluate=EvaluateKnobs(solutions=6, samples=2, pass_samples=2, pass_solutions=4, resamples=500),
     search=SearchKnobs(problems=4, tries=2, votes=4),
 )
 
@@ -87,13 +88,14 @@ GPU_8GB = Recipe(
     problems=ProblemKnobs(source="gsm8k", prompts="english", train=2000, validation=300, test=400),
     policy=PolicyKnobs(temperature=0.7, max_text_tokens=400, max_chunks=12, max_chunk_tokens=200),
     segment=SegmentKnobs(teacher="numbered", samples=4, keep=2, tries=4, training=Training(lr=2e-4, epochs=2, batch=16)),
-    annotate=AnnotateKnobs(problems=2000, samples=4, keep=2, branches=8, max_solutions=1000),
+    annotate=AnnotateKnobs(problems=2000, samples=4, keep=2, branches=8, max_solutions=1000, pass_solutions=200),
     classifier=ClassifierKnobs(lrs=(1e-4, 3e-4), max_epochs=3, batch=32),
     judge=JudgeKnobs(
         labels=1000,
         passes=2,
-        format_samples=4,
-        format_training=Training(lr=2e-4, epochs=1, batch=16),
+        rs_samples=32,
+        rs_training=Training(lr=2e-4, epochs=1, batch=16),
+        start="rejection_sampled",  # half of this base's analyses end without a verdict
         temperature=1.0,
         steps=60,
         prompts=64,
@@ -101,7 +103,7 @@ GPU_8GB = Recipe(
         lr=5e-5,
         max_new_tokens=400,
     ),
-    evaluate=EvaluateKnobs(parts=("gsm8k", "math"), solutions=400),
+    evaluate=EvaluateKnobs(parts=("gsm8k", "math"), solutions=400, pass_solutions=50),
     search=SearchKnobs(problems=200, tries=5),
 )
 
@@ -136,8 +138,8 @@ PAPER = dataclasses.replace(
     judge=JudgeKnobs(
         labels=2_000_000,
         passes=1,
-        format_samples=1,
-        format_training=Training(lr=1e-5, epochs=1, batch=32),
+        rs_samples=1,
+        rs_training=Training(lr=1e-5, epochs=1, batch=32),
         temperature=1.0,
         steps=800,
         prompts=1024,
@@ -145,10 +147,8 @@ PAPER = dataclasses.replace(
         updates=4,
         lr=1e-6,
         max_new_tokens=3096,
-        tenth=True,
-        votes=8,
     ),
-    evaluate=EvaluateKnobs(parts=("gsm8k", "math", "olympiadbench", "omnimath"), solutions=1000),
+    evaluate=EvaluateKnobs(parts=("gsm8k", "math", "olympiadbench", "omnimath"), solutions=1000, pass_solutions=200),
     search=SearchKnobs(problems=500, tries=5),
 )
 

@@ -82,8 +82,7 @@ ARITHMETIC = Prompts(
 )
 
 
-# Requests that only the embedded model was pretrained to answer (problems/arithmetic/chats.py). Asked one after the other,
-# they give the first analyses with a verdict (judges/elicited.py).
+# Requests of the embedded model's pretraining text (problems/arithmetic/chats.py); no judge uses them.
 CAREFUL = "{question}\n\nSo far:\n{history}\n\nWrite the next step with care."
 RESULT = "Say the result of this line:\n{chunk}"
 COMPARE = "Compare {left} and {right}."

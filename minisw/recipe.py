@@ -129,8 +129,9 @@ class Training:
 class SegmentKnobs:
     """Stage 1 (StepWiser §3.1): the policy learns to write its reasoning in chunks."""
 
-    teacher: Literal["rules", "prompted", "numbered"] = "rules"
-    """Who segments: the task's rules, the model copying the text with tags, or the model naming the first lines of chunks."""
+    teacher: Literal["rules", "prompted", "numbered", "blank_lines"] = "rules"
+    """Who segments: the task's rules, the model copying the text with tags, the model naming the first lines of chunks, or a
+    cut at every blank line, to compare with."""
     samples: int = 2
     """Solutions that the base samples per problem; wrong ones are dropped. Paper: 16."""
     keep: int = 1
@@ -166,15 +167,19 @@ class AnnotateKnobs:
 
 @dataclass(frozen=True)
 class JudgeKnobs:
-    """Stage 3 (StepWiser §3.3): the generative judge, trained by RS-FT and then GRPO."""
+    """Stage 3 (StepWiser §3.3): the generative judges: RS-FT, and GRPO."""
 
     labels: int = 240
     """Most labels per pass, half of them positive; all trained judges use the same labels."""
     passes: int = 3
     """Balanced passes over the labels. Each takes labels that earlier passes left out, until none are left."""
-    format_samples: int = 1
-    """RS-FT: replies that the base samples per label; those with a right verdict are trained on."""
-    format_training: Training = Training(lr=1e-3, epochs=1, batch=4)
+    rs_samples: int = 16
+    """RS-FT: replies that the base samples per label. The default samples at least as many tokens as GRPO does."""
+    rs_keep: int = 4
+    """RS-FT: most replies with a right verdict that are trained on, per label."""
+    rs_training: Training = Training(lr=1e-3, epochs=1, batch=16)
+    start: Literal["base", "rejection_sampled"] = "base"
+    """Where GRPO starts. Paper: the base. A model that seldom ends with a readable verdict has to start from RS-FT."""
     steps: int = 16
     """GRPO steps. Paper: 800."""
     prompts: int = 32
@@ -191,20 +196,28 @@ class JudgeKnobs:
     """The probability ratio is clipped at 1 + clip_high. Paper: 0.28 (clip-higher), which keeps entropy from collapsing."""
     kl: float = 0.0
     """Weight of the KL term towards the adapter at the start of GRPO; 0 for none."""
-    temperature: float = 1.2
-    """Sampling temperature in GRPO. Above 1 because after RS-FT the small judge is nearly deterministic."""
+    temperature: float = 1.0
+    """Sampling temperature in GRPO. Paper: 1."""
+    balanced: bool = True
+    """Train on as many positive as negative labels. Paper: yes; without it, on labels drawn at random."""
+    analysis: bool = True
+    """Write an analysis before the verdict. Paper: yes; without it, the reply begins with the verdict."""
     max_new_tokens: int = 160
     """Longest reply of the judge in tokens. Paper: 3096."""
     tenth: bool = True
-    """Train a second judge on a tenth of the labels, for the data-efficiency claim."""
-    votes: int = 1
-    """Judgments sampled per chunk for an extra row with their majority vote; 1 for no such row. Paper: 8."""
+    """Train StepWiser's judge again on a tenth of the labels, for the data-efficiency claims."""
+    hundredth: bool = True
+    """Train it once more on a hundredth of the labels (at least 8)."""
+    from_rejection_sampled: bool = False
+    """Train it once more from the weights of RS-FT."""
 
 
 @dataclass(frozen=True)
 class ClassifierKnobs:
     """Stage 3: the discriminative baseline, SFT on + or - with the same labels; its settings are chosen on validation."""
 
+    prompts: tuple[Literal["classify", "judge"], ...] = ("classify", "judge")
+    """Requests tried at the first learning rate: the classifier's own, and the judge's. The better one is kept."""
     lrs: tuple[float, ...] = (5e-4, 1e-3)
     """Learning rates tried first. While the best is the largest or smallest, twice or half of it is tried next."""
     max_lrs: int = 4
@@ -225,6 +238,13 @@ class EvaluateKnobs:
     """Parts of ProcessBench, for tasks without exact labels. Paper: all four."""
     solutions: int = 110
     """Solutions judged; with ProcessBench, of each part."""
+    samples: int = 8
+    """Judgments also sampled per chunk at temperature 1, for the mean F1 of one sample and for their majority; 0 for none.
+    Paper: 8."""
+    pass_samples: int = 16
+    """Judgments sampled for pass@k, by the untrained judge and by StepWiser's; k = 1, 2, 4, … up to this number. 0 for none."""
+    pass_solutions: int = 20
+    """Solutions on whose chunks pass@k is measured."""
     resamples: int = 1000
     """Bootstrap resamples of an interval."""
 

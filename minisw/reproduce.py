@@ -1,6 +1,7 @@
 """The main command: all stages in order, each once.
 
     python -m minisw.reproduce [--preset tiny] [--seed 0] [--out runs/tiny-0] [--stage NAME] [--dry-run] [--judge.steps 60 …]
+    python -m minisw.reproduce --study ablations|habits [--seeds 3] [--out runs/ablations-tiny]
 
     1 segment    the policy learns to write its reasoning in chunks                StepWiser §3.1
     2 annotate   every chunk gets a label from Monte-Carlo rollouts                §3.2
@@ -21,27 +22,20 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from minisw.cli import STAGES, Command, parse, stop
+from minisw.cli import Command, parse, stop
+from minisw.pipeline import STAGES, run_stage
 from minisw.progress import duration
 from minisw.recipe import Recipe
 from minisw.records import writes
 from minisw.report.page import claims_table
 from minisw.runs import Run
-from minisw.stages import annotate, evaluate, judges, preflight, report, search, segment
-
-STAGE_FUNCTIONS: dict[str, Callable[[Run], None]] = {
-    "segment": segment.run_stage,
-    "annotate": annotate.run_stage,
-    "judges": judges.run_stage,
-    "evaluate": evaluate.run_stage,
-    "search": search.run_stage,
-    "report": report.run_stage,
-}
+from minisw.stages import preflight, report
+from minisw.study import STUDIES, run_study
 
 
 def run(command: Command) -> None:
@@ -49,6 +43,11 @@ def run(command: Command) -> None:
     recipe = Recipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Recipe)})
     folder = command.out or Path("runs") / f"{recipe.preset}-{recipe.seed}"
     stages = [command.stage] if command.stage else list(STAGES)
+    if command.study:
+        study_folder = command.out or Path("runs") / f"{command.study}-{recipe.preset}"
+        quiet_libraries(recipe)
+        run_study(STUDIES[command.study], recipe, study_folder, command.seeds, Console(stderr=True, quiet=not writes()))
+        return
     if command.dry_run:
         print(plan(recipe, folder, stages))
         return
@@ -67,18 +66,6 @@ def run(command: Command) -> None:
             console.print(f"{duration(this.facts['seconds'])} in all. Report: {folder / 'report.html'}", soft_wrap=True)
     finally:
         this.close()
-
-
-def run_stage(this: Run, name: str) -> None:
-    """Run one stage unless it has finished. Raises ValueError if an earlier stage has not finished."""
-    number = STAGES.index(name) + 1
-    missing = [earlier for earlier in STAGES[: number - 1] if not this.finished(earlier)]
-    if missing and name != "report":  # the report can show an unfinished run
-        raise ValueError(f"stage {name} needs the results of {missing[0]}: run --stage {missing[0]} first, or leave --stage out")
-    with this.stage(name) as needed:
-        this.console.print(f"[bold]{number}/{len(STAGES)} {name}[/]" + ("" if needed else "  finished before"))
-        if needed:
-            STAGE_FUNCTIONS[name](this)
 
 
 def quiet_libraries(recipe: Recipe) -> None:
@@ -105,8 +92,16 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         "annotate": labels,
         "judges": f"up to {judge.labels} labels × {judge.passes} passes; classifier: up to {classifier.max_lrs} learning rates × "
         f"{classifier.max_epochs} epochs; RS-FT; GRPO: {judge.steps} steps of {judge.prompts} prompts × {judge.group} replies"
-        + ("; RS-FT and GRPO again with a tenth of the labels" if judge.tenth else ""),
-        "evaluate": f"every judge on {recipe.evaluate.solutions} "
+        + "".join(
+            f"; GRPO again {what}"
+            for what, wanted in (
+                ("from RS-FT", judge.from_rejection_sampled),
+                ("with a tenth of the labels", judge.tenth),
+                ("with a hundredth", judge.hundredth),
+            )
+            if wanted
+        ),
+        "evaluate": f"every judge, greedy and {recipe.evaluate.samples} times sampled, on {recipe.evaluate.solutions} "
         + ("test solutions with exact labels" if own else f"solutions of each part of ProcessBench ({parts})"),
         "search": f"{recipe.search.problems} test problems"
         + (f" and {problems.hard} harder ones" if problems.hard else "")

@@ -67,7 +67,8 @@ class RunFolder:
     @cached_property
     def judge_context(self) -> JudgeContext:
         knobs = self.recipe.judge
-        return JudgeContext(self.lm, self.sampler, self.task.prompts, knobs.max_new_tokens, self.recipe.model.micro_tokens)
+        tokens = knobs.max_new_tokens, self.recipe.model.micro_tokens
+        return JudgeContext(self.lm, self.sampler, self.task.prompts, *tokens, knobs.analysis)
 
     def policy(self, adapter: str | None = POLICY) -> Policy:
         """The segmented policy of stage 1, or the base for None. Raises ValueError if its adapter is missing."""

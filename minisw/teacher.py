@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minisw.chunks import cut_like, paragraph_units, parse_numbered, rejoins
+from minisw.chunks import cut_like, paragraph_units, parse_numbered, rejoins, split_blank_lines
 from minisw.engine.requests import Request, Sampling
 from minisw.policy import Policy
 from minisw.problems import Task
@@ -20,6 +20,7 @@ def segmentations(base: Policy, task: Task, texts: Sequence[str], knobs: Segment
     `knobs.teacher` selects the source of the offers; all go through the same filter (`chunks.rejoins`):
 
     - "rules": the task's own rules, one offer per text;
+    - "blank_lines": a cut at every blank line, one offer per text;
     - "prompted": the model of `base` copies the text and adds tags (the paper's way);
     - "numbered": the model lists the paragraphs that begin a new chunk, for models too small to copy a text exactly.
 
@@ -30,6 +31,8 @@ def segmentations(base: Policy, task: Task, texts: Sequence[str], knobs: Segment
         if task.teacher is None:
             raise ValueError(f"the task {task.name!r} has no rules for chunks: use --segment.teacher prompted or numbered")
         offers = [[task.teacher(text)] for text in texts]
+    elif knobs.teacher == "blank_lines":
+        offers = [[split_blank_lines(text)] for text in texts]
     else:
         offers = _sampled(base, task, texts, knobs, seed)
     distinct = [list(dict.fromkeys(tuple(chunks) for chunks in offer)) for offer in offers]

@@ -52,13 +52,15 @@ def vote(verdicts: Sequence[bool | None]) -> bool | None:
     return 2 * sum(readable) > len(readable)
 
 
-def verdict_reward(steps: Sequence[LabelledStep]) -> Reward:
+def verdict_reward(steps: Sequence[LabelledStep], beginning: str = "") -> Reward:
     """The judge's reward (StepWiser §3.3): 1 if the reply has an analysis and its verdict equals the step's label, else 0.
 
-    Returns `reward(index, reply)` for a reply about `steps[index]`.
+    Returns `reward(index, reply)` for a reply about `steps[index]`. If every reply has a `beginning` that is
+    not sampled, it is read with that beginning, and no analysis is asked for.
     """
 
     def reward(index: int, reply: str) -> float:
-        return float(parse_verdict(reply) is steps[index].label and has_analysis(reply))
+        right = parse_verdict(beginning + reply) is steps[index].label
+        return float(right and (bool(beginning) or has_analysis(reply)))
 
     return reward

@@ -6,6 +6,7 @@ same form. An unreadable verdict makes a prediction `WRONG`, which equals no lab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from minisw.evaluate.calibration import calibration_error
@@ -210,8 +211,75 @@ def steps_until_error(
 
 
 def f1_difference(
-    items: Sequence[BenchItem], a: Sequence[int], b: Sequence[int], seed: int, resamples: int
+    items: Sequence[BenchItem],
+    a: Sequence[int | tuple[int, ...]],
+    b: Sequence[int | tuple[int, ...]],
+    seed: int,
+    resamples: int,
 ) -> tuple[float, tuple[float, float]]:
-    """Average F1 of the predictions `a` minus that of `b` on the same items, and its paired interval over questions."""
+    """Average F1 of the predictions `a` minus that of `b` on the same items, and its paired interval over questions.
+
+    With several predictions for each item, as `sampled` returns them, the F1 of a judge is the mean F1 of its samples.
+    """
+    f1 = mean_f1 if isinstance(a[0], tuple) else average_f1
     rows = [((item, p), (item, q)) for item, p, q in zip(items, a, b, strict=True)]
-    return paired_bootstrap(rows, average_f1, seed, resamples, [item.question for item in items])
+    return paired_bootstrap(rows, f1, seed, resamples, [item.question for item in items])
+
+
+# --- several sampled judgments of each step ------------------------------------------------------------------------------
+
+
+def mean_f1(rows: Sequence[tuple[BenchItem, tuple[int, ...]]]) -> float:
+    """The mean over samples of the average F1; a row has an item and one prediction of each sample."""
+    return mean([average_f1([(item, own[k]) for item, own in rows]) for k in range(len(rows[0][1]))])
+
+
+def sampled(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
+    """Figures of a judge that was sampled several times for each step (`Judgment.votes`).
+
+    Sample k of an item takes vote k of every step. `f1_sampled` is the mean F1 of the samples, `f1_majority` that of the
+    majority's verdicts; both with intervals over questions. `predictions_sampled` holds the samples' predictions for each item.
+    """
+    predictions = [tuple(predict(votes) for votes in zip(*(j.votes for j in own), strict=True)) for own in judgments]
+    majority = [(item, predict([j.verdict for j in own])) for item, own in zip(items, judgments, strict=True)]
+    rows, questions = list(zip(items, predictions, strict=True)), [item.question for item in items]
+    return {
+        "f1_sampled": mean_f1(rows),
+        "interval_sampled": bootstrap(rows, mean_f1, seed, resamples, questions),
+        "f1_majority": average_f1(majority),
+        "interval_majority": bootstrap(majority, average_f1, seed, resamples, questions),
+        "unparseable_sampled": mean([vote is None for own in judgments for j in own for vote in j.votes]),
+        "samples": len(predictions[0]),
+        "predictions_sampled": predictions,
+    }
+
+
+def pass_at_k(right: int, samples: int, k: int) -> float:
+    """The probability that at least one of `k` of the `samples` is right, if `right` of them are (Chen et al. 2021, §2.1)."""
+    return 1 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def pass_curve(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]) -> list[dict]:
+    """pass@k for k = 1, 2, 4, … up to the number of votes: of steps, and of whole solutions.
+
+    A step passes if one of k verdicts is right; counted are the steps up to the first error, right and wrong ones with equal
+    weight. With only two verdicts, guessing passes soon. A solution passes if one of k samples finds its first error, or
+    accepts it all if there is none; solutions with and without an error have equal weight.
+    """
+    samples = len(judgments[0][0].votes)
+    steps = [(label, sum(vote is label for vote in j.votes)) for label, j in steps_until_error(items, judgments)]
+    solutions = []
+    for item, own in zip(items, judgments, strict=True):
+        predictions = [predict(votes) for votes in zip(*(j.votes for j in own), strict=True)]
+        solutions.append((item.label < 0, sum(prediction == item.label for prediction in predictions)))
+    rows, k = [], 1
+    while k <= samples:
+        rows.append({"k": k, "steps": _pass(steps, samples, k), "solutions": _pass(solutions, samples, k)})
+        k *= 2
+    return rows
+
+
+def _pass(counted: Sequence[tuple[bool, int]], samples: int, k: int) -> float:
+    """Mean pass@k over the two sides of `counted`, pairs of a side and the number of right samples."""
+    sides = [[pass_at_k(right, samples, k) for own, right in counted if own is side] for side in (True, False)]
+    return mean([mean(side) for side in sides if side])

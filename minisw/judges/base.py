@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from minisw.engine.logprobs import next_token_probabilities
@@ -35,6 +35,7 @@ class JudgeContext:
     prompts: Prompts
     max_new_tokens: int  # of one reply: analysis and verdict
     micro_tokens: int  # of one forward pass, padding included
+    analysis: bool = True  # False: a generative judge gives its verdict at once
 
 
 def p_first(
@@ -117,7 +118,7 @@ class JudgeTrainer:
     seed_of: Callable[[str], int] = seeds_from(0)
     train_adapter: Callable[[str, Callable, int, str], Any] | None = None
     warn: Callable[[str], None] = print
-    in_parts: bool = False  # ask the base in three smaller requests (the embedded model, judges/elicited.py)
+    measures: Mapping[str, Callable[[str], float]] = field(default_factory=dict)  # GRPO logs their means over sampled replies
 
     def train(self, name: str, fit: Callable, total: int, what: str) -> Any:
         """Make a fresh adapter `name`, train it by `fit(checkpoint, tick)`, and return what `fit` returns (JSON values).

@@ -19,6 +19,7 @@ class GenerativeJudge:
     """Samples an analysis and a verdict for each step with adapter `adapter` (None: the untrained base).
 
     With `votes` > 1, that many replies are sampled for each step and the majority's verdict counts. `temperature` 0 is greedy.
+    If the context has no `analysis`, every reply is made to begin with the box of the verdict.
     Raises ValueError for several votes at temperature 0, which would all be the same.
     """
 
@@ -29,11 +30,12 @@ class GenerativeJudge:
             raise ValueError(f"{votes} votes at temperature {temperature} are the same reply {votes} times: sample above 0")
         self.context, self.adapter, self.name = context, adapter, name
         self.temperature, self.votes = temperature, votes
+        self.beginning = "" if context.analysis else BOX  # of every reply; it is not sampled
 
     def prompt(self, step: LabelledStep) -> list[int]:
-        """Token ids of the request to judge one step."""
+        """Token ids of the request to judge one step, with the beginning of the reply if that is given."""
         prompts, lm = self.context.prompts, self.context.lm
-        return lm.chat(prompts.for_judge(step.question, step.history, step.chunk))
+        return lm.chat(prompts.for_judge(step.question, step.history, step.chunk), self.beginning)
 
     def judge(
         self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None, probabilities: bool = False
@@ -48,9 +50,11 @@ class GenerativeJudge:
         sampling = Sampling(self.context.max_new_tokens, self.temperature)
         with lm.using(self.adapter):
             groups = self.context.sampler.generate([Request(p, self.votes) for p in prompts], sampling, seed, progress)
-        judgments = [_judgment([lm.decode(c.ids) for c in group], sum(len(c.ids) for c in group)) for group in groups]
+        texts = [[self.beginning + lm.decode(c.ids) for c in group] for group in groups]
+        judgments = [_judgment(own, sum(len(c.ids) for c in group)) for own, group in zip(texts, groups, strict=True)]
         if probabilities:
-            measured = p_positive(self.context, self.adapter, prompts, [j.analysis for j in judgments])
+            requests = [lm.chat(self.context.prompts.for_judge(s.question, s.history, s.chunk)) for s in steps]
+            measured = p_positive(self.context, self.adapter, requests, [j.analysis for j in judgments])
             judgments = [
                 j if p is None else dataclasses.replace(j, p_positive=p) for j, p in zip(judgments, measured, strict=True)
             ]

@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from minisw.judges.base import AlwaysPositive, Judge, JudgeContext, JudgeTrainer
 from minisw.judges.discriminative import DISCRIMINATIVE, DiscriminativeJudge, train_classifier
 from minisw.judges.generative import GenerativeJudge
-from minisw.judges.prompted import ElicitedJudge, untrained_judge
+from minisw.judges.prompted import untrained_judge
 from minisw.judges.rejection_sampled import REJECTION_SAMPLED, train_rejection_sampled
-from minisw.judges.stepwiser import STEPWISER, TENTH, TENTH_START, train_stepwiser, with_a_tenth
+from minisw.judges.stepwiser import (
+    FROM_RS,
+    HUNDREDTH,
+    STEPWISER,
+    TENTH,
+    train_as_the_recipe_says,
+    train_stepwiser,
+    with_fewer_labels,
+)
 from minisw.recipe import Recipe
 
-UNTRAINED, ELICITED = "untrained", "elicited"
+UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
@@ -34,69 +42,56 @@ class Entry:
     build: Callable[[JudgeContext, dict], Judge]
     train: Callable[[JudgeTrainer], dict] | None = None
     wanted: Callable[[Recipe], bool] = lambda recipe: True
-    evaluated: bool = True  # False: trained only because another judge starts from it
 
     @property
     def trained(self) -> bool:
         return self.train is not None
 
 
-def _generative(adapter: str, title: str) -> Callable[[JudgeContext, dict], Judge]:
-    return lambda context, metrics: GenerativeJudge(context, adapter, title)
-
-
-def _with_tenth(recipe: Recipe) -> bool:
-    return recipe.judge.tenth
+def _generative(adapter: str, title: str, source: str, train: Callable, wanted: Callable = lambda recipe: True) -> Entry:
+    """An entry whose judge is a `GenerativeJudge` with the trained adapter."""
+    return Entry(adapter, title, source, lambda context, metrics: GenerativeJudge(context, adapter, title), train, wanted)
 
 
 REGISTRY: tuple[Entry, ...] = (
     Entry("always_positive", AlwaysPositive.name, "baseline", build=lambda context, metrics: AlwaysPositive()),
     Entry(UNTRAINED, "untrained judge", "StepWiser §3.3", build=lambda context, metrics: untrained_judge(context)),
     Entry(
-        ELICITED,
-        ElicitedJudge.name,
-        "embedded model only",
-        build=lambda context, metrics: ElicitedJudge(context),
-        wanted=lambda recipe: recipe.problems.prompts == "arithmetic",
-    ),
-    Entry(
         DISCRIMINATIVE,
         DiscriminativeJudge.name,
         "StepWiser §3.3, Math-Shepherd",
-        build=lambda context, metrics: DiscriminativeJudge(context, DISCRIMINATIVE, metrics["threshold"]),
+        build=lambda context, metrics: DiscriminativeJudge(context, DISCRIMINATIVE, metrics["threshold"], metrics["prompt"]),
         train=train_classifier,
     ),
-    Entry(
-        REJECTION_SAMPLED,
-        "RS-FT",
-        "StepWiser §3.3",
-        build=_generative(REJECTION_SAMPLED, "RS-FT"),
-        train=train_rejection_sampled,
+    _generative(REJECTION_SAMPLED, "RS-FT", "StepWiser §3.3", train=train_rejection_sampled),
+    _generative(STEPWISER, "StepWiser", "StepWiser §3.3", train=train_as_the_recipe_says),
+    _generative(
+        FROM_RS,
+        "StepWiser, GRPO from RS-FT",
+        "ours",
+        train=lambda trainer: train_stepwiser(trainer, FROM_RS, REJECTION_SAMPLED),
+        wanted=lambda recipe: recipe.judge.from_rejection_sampled,
     ),
-    Entry(STEPWISER, "StepWiser", "StepWiser §3.3", build=_generative(STEPWISER, "StepWiser"), train=train_stepwiser),
-    Entry(
-        TENTH_START,
-        "RS-FT, a tenth of the labels",
-        "StepWiser §3.3",
-        build=_generative(TENTH_START, "RS-FT, a tenth of the labels"),
-        train=lambda trainer: train_rejection_sampled(with_a_tenth(trainer), TENTH_START),
-        wanted=_with_tenth,
-        evaluated=False,
-    ),
-    Entry(
+    _generative(
         TENTH,
         "StepWiser, a tenth of the labels",
         "ThinkPRM (data efficiency)",
-        build=_generative(TENTH, "StepWiser, a tenth of the labels"),
-        train=lambda trainer: train_stepwiser(with_a_tenth(trainer), TENTH, TENTH_START),
-        wanted=_with_tenth,
+        train=lambda trainer: train_as_the_recipe_says(with_fewer_labels(trainer, 0.1), TENTH),
+        wanted=lambda recipe: recipe.judge.tenth,
+    ),
+    _generative(
+        HUNDREDTH,
+        "StepWiser, a hundredth of the labels",
+        "ThinkPRM (data efficiency)",
+        train=lambda trainer: train_as_the_recipe_says(with_fewer_labels(trainer, 0.01), HUNDREDTH),
+        wanted=lambda recipe: recipe.judge.hundredth,
     ),
 )
 
 
 def entries(recipe: Recipe) -> list[Entry]:
     """The judges that a run of `recipe` evaluates."""
-    return [entry for entry in REGISTRY if entry.wanted(recipe) and entry.evaluated]
+    return [entry for entry in REGISTRY if entry.wanted(recipe)]
 
 
 def trainings(recipe: Recipe) -> list[Entry]:

@@ -1,7 +1,7 @@
 """RS-FT, rejection-sampling fine-tuning (StepWiser §3.3): SFT on the base's own analyses whose verdict is right.
 
     1. sample replies of the bare base to every training label
-    2. keep those that the reward pays: an analysis, and a verdict equal to the label
+    2. keep those that the reward pays: an analysis, and a verdict equal to the label; at most `rs_keep` for each label
     3. repeat examples of the rarer verdict until both are equally many, and train on them
 """
 
@@ -16,7 +16,6 @@ from minisw.engine import distributed
 from minisw.engine.logprobs import Example
 from minisw.engine.requests import Request, Sampling
 from minisw.judges.base import JudgeContext, JudgeTrainer, seeds_from
-from minisw.judges.elicited import elicited_replies
 from minisw.judges.generative import GenerativeJudge
 from minisw.prompts import VERDICT
 from minisw.records import LabelledStep, write_json
@@ -29,17 +28,14 @@ _LAST_LINE = re.compile(r"[\s*]*\bVerdict\W[^\n]*$")  # a last line with a verdi
 
 
 def sample_replies(
-    context: JudgeContext, steps: Sequence[LabelledStep], count: int, seed: int, in_parts: bool = False
+    context: JudgeContext, steps: Sequence[LabelledStep], count: int, seed: int
 ) -> list[list[str]]:
     r"""`count` replies of the bare base to the request to judge each step: [steps][count].
 
     A small base ends most analyses without a verdict. To these "Verdict: \boxed{" is appended, and the base completes the
     line. Asking for the verdict separately is fair: only the labels decide which replies are learned from.
-    `in_parts` asks the embedded base in three requests instead of one (judges/elicited.py).
     """
     lm, sampler, seed_of = context.lm, context.sampler, seeds_from(seed)
-    if in_parts:
-        return elicited_replies(context, steps, count, seed)
     judge = GenerativeJudge(context, None)
     requests = [Request(judge.prompt(step), count) for step in steps]
     with lm.using(None):
@@ -49,7 +45,7 @@ def sample_replies(
             (i, k): _LAST_LINE.sub("", text.rstrip()) + VERDICT
             for i, group in enumerate(replies)
             for k, text in enumerate(group)
-            if groups[i][k].finished and parse_verdict(text) is None
+            if context.analysis and groups[i][k].finished and parse_verdict(text) is None
         }
         followups = [Request(requests[i].ids + lm.encode(text)) for (i, _), text in beginnings.items()]
         ends = sampler.generate(followups, Sampling(8, stop="}"), seed_of("verdict"))
@@ -58,22 +54,31 @@ def sample_replies(
     return replies
 
 
-def right_examples(context: JudgeContext, steps: Sequence[LabelledStep], replies: Sequence[Sequence[str]]) -> list[Example]:
+def right_examples(
+    context: JudgeContext, steps: Sequence[LabelledStep], replies: Sequence[Sequence[str]], keep: int
+) -> list[Example]:
     """SFT examples from the replies that the reward pays, as many Positive as Negative ones. `replies`: [steps][any number].
 
+    At most the first `keep` right replies to a step count.
     Examples of the rarer verdict are repeated; dropping the others would waste scarce data. If only one verdict occurs, its
     examples are returned once.
     """
-    lm, judge, reward = context.lm, GenerativeJudge(context, None), verdict_reward(steps)
+    lm, judge = context.lm, GenerativeJudge(context, None)
+    reward = verdict_reward(steps, judge.beginning)
     sides: dict[bool, list[Example]] = {True: [], False: []}
     for index, (step, group) in enumerate(zip(steps, replies, strict=True)):
-        for reply in group:
-            if reward(index, reply):
-                sides[step.label].append(Example(judge.prompt(step), lm.encode(reply) + [lm.tokenizer.eos_token_id]))
+        right = [reply for reply in group if reward(index, reply)][:keep]
+        prompt = judge.prompt(step)
+        sides[step.label] += [Example(prompt, lm.encode(reply) + [lm.tokenizer.eos_token_id]) for reply in right]
     if not sides[True] or not sides[False]:
         return sides[True] + sides[False]
     most = max(len(side) for side in sides.values())
     return [side[i % len(side)] for i in range(most) for side in sides.values()]
+
+
+def distinct(steps: Sequence[LabelledStep]) -> list[LabelledStep]:
+    """The steps without repetitions, in order of first appearance. Balancing in several passes repeats the rarer label."""
+    return list(dict.fromkeys(steps))
 
 
 def train_rejection_sampled(trainer: JudgeTrainer, name: str = REJECTION_SAMPLED) -> dict:
@@ -82,31 +87,31 @@ def train_rejection_sampled(trainer: JudgeTrainer, name: str = REJECTION_SAMPLED
     Without a single right reply the adapter stays untrained, with a warning. In a stage the replies are saved as soon as they
     are sampled, so that a training that was killed does not sample them again.
     """
-    context, steps, knobs = trainer.context, trainer.steps, trainer.knobs
-    training = knobs.format_training
+    context, steps, knobs = trainer.context, distinct(trainer.steps), trainer.knobs
+    training = knobs.rs_training
 
     def fit(checkpoint: Path | None, tick) -> dict:
         saved = checkpoint.with_name(f"{name}-replies.json") if checkpoint else None
         if saved and distributed.broadcast(saved.exists()):
             replies = json.loads(saved.read_text(encoding="utf-8"))
         else:
-            replies = sample_replies(context, steps, knobs.format_samples, trainer.seed_of(f"replies-{name}"), trainer.in_parts)
+            replies = sample_replies(context, steps, knobs.rs_samples, trainer.seed_of(f"replies-{name}"))
             if saved:
                 write_json(saved, replies)
-        reward = verdict_reward(steps)
+        reward = verdict_reward(steps, GenerativeJudge(context, None).beginning)
         counts = {
             "replies": sum(len(group) for group in replies),
             "right": sum(int(reward(i, reply)) for i, group in enumerate(replies) for reply in group),
         }
-        examples = right_examples(context, steps, replies)
+        examples = right_examples(context, steps, replies, knobs.rs_keep)
         if not examples:
-            trainer.warn("no reply of the base agrees with its label: the judge starts untrained")
+            trainer.warn("no reply of the base agrees with its label: the judge stays untrained")
             return {**counts, "curve": []}
         seed = trainer.seed_of(f"sft-{name}")
         curve = train_sft(context.lm, name, examples, training, context.micro_tokens, seed, Monitor(checkpoint, progress=tick))
         return {**counts, "curve": curve}
 
-    expected = training.epochs * max(1, len(steps) * knobs.format_samples // training.batch)
+    expected = training.epochs * max(1, len(steps) * min(knobs.rs_samples, knobs.rs_keep) // training.batch)
     metrics = trainer.train(name, fit, expected, "RS-FT")
     described = f"SFT, {training.epochs} epochs, on the {metrics['right']} right ones of {metrics['replies']} replies of the base"
-    return {"training": described, "labels": len(set(steps)), **metrics}
+    return {"training": described, "labels": len(steps), **metrics}

@@ -31,16 +31,26 @@ class Facts:
     prompts: str = "english"  # a name of prompts.BY_NAME
     max_new_tokens: int = 512  # of one reply
     threshold: float | None = None  # of a classifier; None for a generative judge
+    request: str = "classify"  # what a classifier is asked (judges/discriminative.py)
+    analysis: bool = True  # whether a generative judge writes an analysis before its verdict
 
 
 class LoadedJudge:
     """A judge with its model, ready to judge the steps of any solution.
 
-    `adapter` is None if it is merged into the model; `threshold` is set for a classifier and None for a generative judge.
+    `adapter` is None if it is merged into the model; `threshold` is set for a classifier, which answers `request`, and None for
+    a generative judge.
     """
 
-    def __init__(self, context: JudgeContext, adapter: str | None, name: str = "judge", threshold: float | None = None):
-        self.context, self.adapter, self.name, self.threshold = context, adapter, name, threshold
+    def __init__(
+        self,
+        context: JudgeContext,
+        adapter: str | None,
+        name: str = "judge",
+        threshold: float | None = None,
+        request: str = "classify",
+    ):
+        self.context, self.adapter, self.name, self.threshold, self.request = context, adapter, name, threshold, request
 
     def judge(
         self, problem: str, steps: Sequence[str], votes: int = 1, temperature: float = 1.0, seed: int = 0
@@ -60,7 +70,7 @@ class LoadedJudge:
         if self.threshold is not None:
             if votes > 1:
                 raise ValueError("this judge is a classifier, which always gives the same answer: leave votes at 1")
-            classifier = DiscriminativeJudge(self.context, self.adapter, self.threshold)
+            classifier = DiscriminativeJudge(self.context, self.adapter, self.threshold, self.request)
             self._check_length(classifier, items, 1)
             return classifier.judge(items, seed)
         judge = GenerativeJudge(self.context, self.adapter, self.name, temperature if votes > 1 else 0.0, votes)
@@ -97,8 +107,8 @@ def load_judge(path: str | Path, **changes: object) -> LoadedJudge:
     if adapter:
         lm.load_adapter(adapter, folder)
     sampler = make_sampler(lm, dataclasses.replace(model, slots=SLOTS))
-    context = JudgeContext(lm, sampler, prompts.BY_NAME[facts.prompts], facts.max_new_tokens, model.micro_tokens)
-    return LoadedJudge(context, adapter, folder.name, facts.threshold)
+    context = JudgeContext(lm, sampler, prompts.BY_NAME[facts.prompts], facts.max_new_tokens, model.micro_tokens, facts.analysis)
+    return LoadedJudge(context, adapter, folder.name, facts.threshold, facts.request)
 
 
 def read_facts(folder: Path) -> Facts:
@@ -162,7 +172,11 @@ def write_card(folder: Path, recipe: Recipe, title: str, metrics: dict | None = 
     """
     metrics = metrics or {}
     threshold = metrics.get("threshold")
-    write_facts(folder, Facts(recipe.model, recipe.problems.prompts, recipe.judge.max_new_tokens, threshold))
+    request = metrics.get("prompt", "classify")
+    judge = recipe.judge
+    write_facts(
+        folder, Facts(recipe.model, recipe.problems.prompts, judge.max_new_tokens, threshold, request, judge.analysis)
+    )
     embedded = recipe.model.name == EMBEDDED
     base = "the model embedded in minisw" if embedded else recipe.model.name
     head = "" if embedded else f"base_model: {recipe.model.name}\n"

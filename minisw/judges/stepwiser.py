@@ -1,4 +1,4 @@
-"""StepWiser's judge (§3.3): RS-FT teaches the format, then GRPO with the reward 1 for an analysis with a right verdict."""
+"""StepWiser's judge (§3.3): GRPO with the reward 1 for an analysis with a right verdict, from the base as in the paper."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 from minisw.engine.model import copy_adapter
 from minisw.judges.base import JudgeTrainer
 from minisw.judges.generative import GenerativeJudge
-from minisw.judges.rejection_sampled import REJECTION_SAMPLED, train_rejection_sampled
+from minisw.judges.rejection_sampled import REJECTION_SAMPLED
 from minisw.training.grpo import GRPOConfig, train_grpo
 from minisw.training.monitor import Monitor
 from minisw.verdicts import parse_verdict, verdict_reward
 
 STEPWISER = "stepwiser"
-TENTH, TENTH_START = "stepwiser_tenth", "rejection_sampled_tenth"  # with a tenth of the labels
+FROM_RS = "stepwiser_from_rs"  # GRPO that starts from RS-FT
+TENTH, HUNDREDTH = "stepwiser_tenth", "stepwiser_hundredth"  # with fewer labels
+FEWEST_LABELS = 8
 
 
 def says_positive(reply: str) -> bool:
@@ -22,46 +24,47 @@ def says_positive(reply: str) -> bool:
     return parse_verdict(reply) is True
 
 
-def train_stepwiser(trainer: JudgeTrainer, name: str = STEPWISER, start: str = REJECTION_SAMPLED) -> dict:
+def train_stepwiser(trainer: JudgeTrainer, name: str = STEPWISER, start: str | None = None) -> dict:
     """Train adapter `name` by GRPO on the trainer's labels; returns its curve and the number of labels.
 
-    It starts from the weights of adapter `start`, which RS-FT has trained. Raises ValueError if that adapter is not loaded.
+    It starts from the base or, with `start`, from the weights of another adapter, such as that of RS-FT. Raises ValueError if
+    that adapter is not loaded.
     """
     context, steps = trainer.context, trainer.steps
-    if start not in context.lm.adapters:
-        raise ValueError(f"GRPO starts from adapter {start!r}, which is not loaded: run train_rejection_sampled first")
+    if start and start not in context.lm.adapters:
+        raise ValueError(f"GRPO starts from adapter {start!r}, which is not loaded: train it first")
     knobs = dataclasses.replace(trainer.knobs, prompts=min(trainer.knobs.prompts, len(steps)))
     judge = GenerativeJudge(context, name)
     prompts = [judge.prompt(step) for step in steps]
+    reward = verdict_reward(steps, judge.beginning)
+    measures = {"verdicts/positive": lambda reply: says_positive(judge.beginning + reply), **trainer.measures}
 
     def fit(checkpoint: Path | None, tick) -> list[dict]:
-        copy_adapter(context.lm, start, name)
-        monitor = Monitor(checkpoint, progress=tick, warn=trainer.warn, measures={"verdicts/positive": says_positive})
+        if start:
+            copy_adapter(context.lm, start, name)
+        monitor = Monitor(checkpoint, progress=tick, warn=trainer.warn, measures=measures)
         config, seed = GRPOConfig.of(knobs, context.micro_tokens), trainer.seed_of(f"grpo-{name}")
-        return train_grpo(context.sampler, name, prompts, verdict_reward(steps), config, seed, monitor)
+        return train_grpo(context.sampler, name, prompts, reward, config, seed, monitor)
 
     curve = trainer.train(name, fit, knobs.steps, "GRPO")
-    described = f"GRPO from {start}: {knobs.steps} steps of {knobs.prompts} prompts × {knobs.group} replies"
+    described = f"GRPO from {start or 'the base'}: {knobs.steps} steps of {knobs.prompts} prompts × {knobs.group} replies"
     return {"training": described, "labels": len(set(steps)), "curve": curve}
 
 
-def train_judge(trainer: JudgeTrainer) -> dict[str, dict]:
-    """RS-FT, then GRPO from there: the metrics of adapters `rejection_sampled` and `stepwiser` by name."""
-    return {REJECTION_SAMPLED: train_rejection_sampled(trainer), STEPWISER: train_stepwiser(trainer)}
+def train_as_the_recipe_says(trainer: JudgeTrainer, name: str = STEPWISER) -> dict:
+    """`train_stepwiser` from where `judge.start` says: the base, or RS-FT, which must have been trained."""
+    return train_stepwiser(trainer, name, None if trainer.knobs.start == "base" else REJECTION_SAMPLED)
 
 
-def with_a_tenth(trainer: JudgeTrainer) -> JudgeTrainer:
-    """The same trainer with a tenth of the distinct labels (at least 4, half of them positive), for the data-efficiency row.
+def with_fewer_labels(trainer: JudgeTrainer, share: float) -> JudgeTrainer:
+    """The same trainer with a share of the distinct labels (at least `FEWEST_LABELS`, half of them positive).
 
-    RS-FT takes about as many steps as with all labels, by more epochs. GRPO takes as many passes over its prompts, at least
-    3 steps: with as many steps it would see each label ten times as often.
+    GRPO takes as many steps. A step has at most as many prompts as there are labels; then up to twice as many replies are
+    sampled to each, so that a step does not become too small.
     """
     steps, knobs = trainer.steps, trainer.knobs
-    tenth = steps[: max(4, len(set(steps)) // 20 * 2)]  # the list alternates: any even number from its start is balanced
-    epochs = round(knobs.format_training.epochs * len(steps) / len(tenth))
-    fewer = dataclasses.replace(
-        knobs,
-        format_training=dataclasses.replace(knobs.format_training, epochs=epochs),
-        steps=max(3, round(knobs.steps * len(tenth) / len(steps))),
-    )
-    return dataclasses.replace(trainer, steps=tenth, knobs=fewer)
+    count = max(FEWEST_LABELS, 2 * round(share * len(set(steps)) / 2))
+    fewer = steps[:count]  # the list alternates: any even number from its start is balanced
+    prompts = min(knobs.prompts, len(fewer))
+    group = min(2 * knobs.group, knobs.group * knobs.prompts // prompts)
+    return dataclasses.replace(trainer, steps=fewer, knobs=dataclasses.replace(knobs, prompts=prompts, group=group))

@@ -27,6 +27,7 @@ class Task:
     - `teacher(text)`: the text cut into chunks by rule
     - `exact_labels(problem, chunks)` and `mistake_kind(problem, chunks, index)`: for measuring only
     - `bench(part, count, seed)`: items with published step labels (ProcessBench)
+    - `habit_of(reply)`: which of the `habits` of judging a judge's reply shows, by its words
     """
 
     name: str
@@ -37,13 +38,19 @@ class Task:
     mistake_kind: Callable[[Problem, Sequence[str], int], str] | None = None
     bench: Callable[[str, int, int], list[BenchItem]] | None = None
     has_hard: bool = False
+    habits: tuple[str, ...] = ()
+    habit_of: Callable[[str], str] | None = None
+
+    def reply_measures(self) -> dict[str, Callable[[str], float]]:
+        """What GRPO measures on the sampled replies of a judge: the share of each habit, if the task names habits."""
+        return {f"habits/{habit}": lambda reply, habit=habit: float(self.habit_of(reply) == habit) for habit in self.habits}
 
 
 def load_task(knobs: ProblemKnobs) -> Task:
     """The task that a recipe names. Raises ValueError if its data folder does not exist."""
     chosen = prompts.BY_NAME[knobs.prompts]
     if knobs.source == "arithmetic":
-        from minisw.problems.arithmetic import rules, stories
+        from minisw.problems.arithmetic import comments, rules, stories
 
         return Task(
             "arithmetic",
@@ -53,6 +60,8 @@ def load_task(knobs: ProblemKnobs) -> Task:
             rules.exact_labels,
             rules.mistake_kind,
             has_hard=True,
+            habits=(*comments.HABITS, "other"),
+            habit_of=comments.habit_of,
         )
     from minisw.problems import gsm8k, math, processbench
 

@@ -145,6 +145,8 @@ JUDGE = (
         "First-error F1 (ProcessBench): harmonic mean of the next two accuracies; over several parts their average.",
         "interval",
     ),
+    Column("f1_sampled", "F1 sampled", share, "Mean F1 of one judgment sampled at temperature 1.", "interval_sampled"),
+    Column("f1_majority", "F1 majority", share, "F1 of the majority of those samples.", "interval_majority"),
     Column("f1_pooled", "F1 pooled", share, "The same with the items of all parts in one pool."),
     Column("f1_by_answer", "F1 by answer", share, "F1 with items divided by final answer (StepWiser).", "interval_by_answer"),
     Column("accuracy_error", "error found", share, "Share of solutions with an error in which exactly its step is named."),
@@ -156,10 +158,20 @@ JUDGE = (
         share,
         "Expected calibration error of P(Positive); a judge that gives a bare verdict counts as certain of it.",
     ),
+    Column("habits/glance", "glance", share, "Share of greedy replies that give a verdict without any work."),
+    Column("habits/equation", "equation", share, "Share that check the step's own equations."),
+    Column("habits/redo", "redo", share, "Share that do the step anew and compare."),
     Column("unparseable", "unreadable", share, "Share of steps whose verdict cannot be read; they count as wrong."),
     Column("tokens_per_step", "tokens a step", count, "Mean sampled tokens to judge one step."),
 )
-PART = tuple(column for column in JUDGE if column.key not in ("labels_used", "f1_pooled"))
+PART = tuple(column for column in JUDGE if column.key not in ("labels_used", "f1_pooled", "f1_sampled", "f1_majority"))
+
+PASS = (
+    Column("name", "judge"),
+    Column("k", "k", text, "Samples at temperature 1."),
+    Column("solutions", "solutions", share, "Share of solutions that at least one of k samples judges exactly right."),
+    Column("steps", "steps", share, "Share of steps that at least one of k samples judges right; with k coins: 1 − 1/2ᵏ."),
+)
 
 DIFFERENCE = (
     Column("name", "on the same items"),
@@ -192,6 +204,7 @@ TRAINING = (
 )
 
 SWEEP = (
+    Column("prompt", "request", text, "The classifier's own request, or the one that the generative judge answers."),
     Column("lr", "learning rate", lambda value: _format(value, "g")),
     Column("epochs", "epochs"),
     Column("auc", "AUC", share, "Area under the ROC curve on validation labels; it chooses learning rate and epochs."),

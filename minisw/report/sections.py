@@ -129,6 +129,7 @@ def judges_body(metrics: dict) -> Html:
         return line_chart(title, points, "step", meaning, zero=zero)
 
     charts = [chart(grpo, *curve) for curve in CURVES]
+    charts += [_habits_chart(name, curve) for name, curve in grpo.items()]
     charts.append(chart(sft, "loss", "SFT loss", "Mean negative log-likelihood of the taught replies, a token.", True))
     adapters = [{"name": name, **entry} for name, entry in metrics.items()]
     sweeps = [
@@ -137,6 +138,27 @@ def judges_body(metrics: dict) -> Html:
         if entry.get("sweep")
     ]
     return join(element("div", *charts, class_="charts"), table(columns.TRAINING, adapters), *sweeps)
+
+
+def _habits_chart(name: str, curve: list[dict]) -> Html:
+    """The shares of the habits of judging over one GRPO; "" for a task without named habits."""
+    keys = [key for key in curve[0] if key.startswith("habits/")]
+    shares = {key.removeprefix("habits/"): [(row.get("step"), row.get(key)) for row in curve] for key in keys}
+    meaning = "Share of sampled replies by their habit, told from their words. The reward decides which habit grows."
+    return line_chart(f"Habits of {name}", shares, "step", meaning, zero=True)
+
+
+def _pass_charts(passes: dict[str, list[dict]]) -> Html:
+    """pass@k of the judges in `passes`, of whole solutions and of steps."""
+    solutions = "Share of solutions that at least one of k sampled judgments judges exactly right: does GRPO widen or sharpen?"
+    steps = "The same for single steps, right and wrong ones with equal weight. Guessing gives 1 − 1/2ᵏ."
+    charts = [
+        line_chart(
+            f"pass@k, {of}", {name: [(row["k"], row[of]) for row in rows] for name, rows in passes.items()}, "k", text, even=True
+        )
+        for of, text in (("solutions", solutions), ("steps", steps))
+    ]
+    return element("div", *charts, class_="charts")
 
 
 def evaluate_body(metrics: dict) -> Html:
@@ -159,7 +181,20 @@ def evaluate_body(metrics: dict) -> Html:
         for key, value in (metrics.get("differences") or {}).items()
     ]
     note = element("p", metrics["note"]) if metrics.get("note") else None
-    return join(element("p", items), note, chart, table(wanted, rows), *by_part, _differences(differences))
+    passes = metrics.get("pass") or {}
+    sampled = [
+        {"name": " minus ".join(names.get(part, part) for part in key.split("-")) + ", one sample", **value}
+        for key, value in (metrics.get("differences_sampled") or {}).items()
+    ]
+    return join(
+        element("p", items),
+        note,
+        chart,
+        table(wanted, rows),
+        *by_part,
+        _differences(differences + sampled),
+        _pass_charts({names.get(name, name): rows for name, rows in passes.items()}) if passes else None,
+    )
 
 
 def search_body(metrics: dict) -> Html:

@@ -128,6 +128,16 @@ def judges_table(folders: Sequence[Path]) -> str:
     return "\n".join(tables)
 
 
+def pass_table(folders: Sequence[Path]) -> str:
+    """pass@k of the untrained judge and of StepWiser's."""
+    found = [metrics for metrics in _metrics(folders, "evaluate") if metrics.get("pass")]
+    runs = []
+    for metrics in found:
+        names = {row["id"]: row["name"] for row in metrics["rows"]}
+        runs.append([{"name": names.get(judge, judge), **row} for judge, rows in metrics["pass"].items() for row in rows])
+    return _table(columns.PASS, _aligned(runs, "name", "k")) if runs else ""
+
+
 def search_table(folders: Sequence[Path]) -> str:
     """Every search method; then the same on the harder problems, if the run has them."""
     found = [metrics for metrics in _metrics(folders, "search") if metrics.get("rows")]
@@ -146,6 +156,7 @@ TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
     "segment": segment_table,
     "agreement": agreement_table,
     "judges": judges_table,
+    "pass": pass_table,
     "search": search_table,
 }
 

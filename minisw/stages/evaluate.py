@@ -1,56 +1,83 @@
 """Stage 4: how good are the judges? First-error F1 in two definitions, with intervals, on solutions with known labels.
 
     1. the items: test solutions of the policy with exact labels or, for tasks without exact labels, ProcessBench
-    2. every judge of the registry judges every step of every item
-    3. figures of each judge, and paired differences between judges
+    2. every judge of the registry judges every step of every item; generative ones greedily, and by several samples at
+       temperature 1
+    3. figures of each judge, paired differences between judges, and pass@k before and after GRPO
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
-from minisw.evaluate.metrics import f1_difference, predict, score
+from minisw.evaluate.metrics import f1_difference, pass_curve, predict, sampled, score
+from minisw.evaluate.stats import mean
 from minisw.judges import registry
 from minisw.judges.base import Judge
 from minisw.judges.discriminative import DISCRIMINATIVE
 from minisw.judges.generative import GenerativeJudge
-from minisw.judges.stepwiser import REJECTION_SAMPLED, STEPWISER, TENTH
+from minisw.judges.registry import UNTRAINED
+from minisw.judges.rejection_sampled import REJECTION_SAMPLED
+from minisw.judges.stepwiser import FROM_RS, HUNDREDTH, STEPWISER, TENTH
 from minisw.records import BenchItem, Judgment, Problem, Solution, flat, write_json
 from minisw.runs import Run
 
-VOTE = "stepwiser_vote"  # StepWiser's judge, majority of several sampled judgments
-DIFFERENCES = (  # (a, b): F1 of a minus F1 of b
-    *((STEPWISER, other) for other in (DISCRIMINATIVE, "untrained", REJECTION_SAMPLED, "elicited")),
+DIFFERENCES = (  # (a, b): F1 of a minus F1 of b; with samples, also that of the mean F1 of one sample
+    *((STEPWISER, other) for other in (DISCRIMINATIVE, UNTRAINED, REJECTION_SAMPLED)),
+    (FROM_RS, REJECTION_SAMPLED),
+    (FROM_RS, STEPWISER),
     (TENTH, DISCRIMINATIVE),
+    (HUNDREDTH, DISCRIMINATIVE),
 )
 
 
 def run_stage(run: Run) -> None:
     """Writes evaluate/: the judgments of each judge (JSONL), metrics.json with a row for each judge, showcase.json."""
-    folder, resamples = run.folder / "evaluate", run.recipe.evaluate.resamples
+    folder, knobs = run.folder / "evaluate", run.recipe.evaluate
     trained = json.loads((run.folder / "judges" / "metrics.json").read_text(encoding="utf-8"))
     items = load_items(run)
-    rows, predictions, judgments = [], {}, {}
+    beginnings = [up_to_error(item) for item in items]  # steps after the first error change neither F1 nor pass@k
+    rows, predictions, sampled_predictions, passes, judgments = [], {}, {}, {}, {}
     for name, judge in load_judges(run, trained).items():
         judgments[name] = judge_items(run, name, judge, items)
-        figures = score(items, judgments[name], run.seed, resamples)
+        figures = score(items, judgments[name], run.seed, knobs.resamples)
         predictions[name] = figures.pop("predictions")
-        labels = trained.get(STEPWISER if name == VOTE else name, {})
+        if isinstance(judge, GenerativeJudge):
+            figures |= habits(run, judgments[name])
+            if knobs.samples:
+                votes = sample_items(run, f"{name}-sampled", judge, beginnings, knobs.samples)
+                figures |= sampled(beginnings, votes, run.seed, knobs.resamples)
+                sampled_predictions[name] = figures.pop("predictions_sampled")
+            if knobs.pass_samples and name in (UNTRAINED, STEPWISER):
+                some = beginnings[: knobs.pass_solutions]
+                passes[name] = pass_curve(some, sample_items(run, f"{name}-pass", judge, some, knobs.pass_samples))
+        labels = trained.get(name, {})
         used = labels.get("labels", 0) + labels.get("validation_labels", 0)
         rows.append({"id": name, "name": judge.name, "labels_used": used, **figures})
-    differences = {}
-    for a, b in DIFFERENCES:
-        if {a, b} <= predictions.keys():
-            measured, interval = f1_difference(items, predictions[a], predictions[b], run.seed, resamples)
-            differences[f"{a}-{b}"] = {"measured": measured, "interval": interval}
     counts = {
         "items": len(items),
         "questions": len({item.question for item in items}),
         "with_error": sum(item.label >= 0 for item in items),
     }
+    differences = {
+        "differences": differences_of(run, items, predictions),
+        "differences_sampled": differences_of(run, items, sampled_predictions),
+    }
     write_json(folder / "showcase.json", showcase(items, judgments[STEPWISER]))
-    write_json(folder / "metrics.json", {"rows": rows, "differences": differences, **counts})
+    write_json(folder / "metrics.json", {"rows": rows, **differences, "pass": passes, **counts})
+
+
+def differences_of(run: Run, items: Sequence[BenchItem], predictions: dict[str, list]) -> dict[str, dict]:
+    """The F1 differences of `DIFFERENCES` between the judges that have predictions, by "a-b"."""
+    found = {}
+    for a, b in DIFFERENCES:
+        if {a, b} <= predictions.keys():
+            resamples = run.recipe.evaluate.resamples
+            measured, interval = f1_difference(items, predictions[a], predictions[b], run.seed, resamples)
+            found[f"{a}-{b}"] = {"measured": measured, "interval": interval}
+    return found
 
 
 def load_judges(run: Run, trained: dict[str, dict]) -> dict[str, Judge]:
@@ -60,10 +87,6 @@ def load_judges(run: Run, trained: dict[str, dict]) -> dict[str, Judge]:
         if entry.trained:
             run.require(entry.id, run.folder / "judges" / entry.id)
         judges[entry.id] = entry.build(run.judge_context, trained.get(entry.id, {}))
-    knobs = run.recipe.judge
-    if knobs.votes > 1:  # sampled as in training: greedy votes would all be the same
-        name = f"StepWiser, majority of {knobs.votes}"
-        judges[VOTE] = GenerativeJudge(run.judge_context, STEPWISER, name, knobs.temperature, knobs.votes)
     return judges
 
 
@@ -127,6 +150,24 @@ def judge_items(run: Run, name: str, judge: Judge, items: Sequence[BenchItem]) -
         raise ValueError(f"{path} has {len(judgments)} judgments for {len(steps)} steps: delete it and run the stage again")
     iterator = iter(judgments)
     return [[next(iterator) for _ in item.chunks] for item in items]
+
+
+def sample_items(run: Run, name: str, judge: GenerativeJudge, items: Sequence[BenchItem], samples: int) -> list[list[Judgment]]:
+    """Judgments of every step with `samples` votes each, sampled at temperature 1."""
+    voter = GenerativeJudge(run.judge_context, judge.adapter, f"{judge.name}, {samples} samples", 1.0, samples)
+    return judge_items(run, name, voter, items)
+
+
+def up_to_error(item: BenchItem) -> BenchItem:
+    """The item without the steps after its first error."""
+    return item if item.label < 0 else dataclasses.replace(item, chunks=item.chunks[: item.label + 1])
+
+
+def habits(run: Run, judgments: Sequence[Sequence[Judgment]]) -> dict:
+    """Shares of the task's habits among the judge's replies; nothing if the task names none."""
+    replies = [j.analysis for own in judgments for j in own]
+    measures = run.task.reply_measures()
+    return {name: mean([measure(reply) for reply in replies]) for name, measure in measures.items()}
 
 
 # --- for the report ------------------------------------------------------------------------------------------------------

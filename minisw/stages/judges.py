@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import random
+
 from minisw.judges.base import JudgeTrainer
 from minisw.judges.registry import trainings
 from minisw.judges.saved import write_card
@@ -31,7 +33,10 @@ def judge_trainer(run: Run) -> JudgeTrainer:
     """The run's labels, knobs and seeds for training judges; trainings are saved in judges/ and resume there."""
     recipe, labels = run.recipe, run.folder / "annotate"
     train, validation = (load_steps(labels, split, recipe.annotate) for split in ("train", "validation"))
-    steps = balanced_steps(train, recipe.judge.labels, run.seed_of("balance"), recipe.judge.passes)
+    if recipe.judge.balanced:
+        steps = balanced_steps(train, recipe.judge.labels, run.seed_of("balance"), recipe.judge.passes)
+    else:
+        steps = random.Random(run.seed_of("balance")).sample(train, min(recipe.judge.labels, len(train)))
     if len(set(steps)) < 4 or not validation:
         raise ValueError(
             f"{len(set(steps))} balanced training labels and {len(validation)} validation labels are too few: annotate more "
@@ -47,5 +52,5 @@ def judge_trainer(run: Run) -> JudgeTrainer:
         seed_of=run.seed_of,
         train_adapter=lambda name, fit, total, what: run.train(name, run.folder / "judges", fit, total, f"{name}: {what}"),
         warn=lambda text: run.console.print(f"  [yellow]{text}[/]"),
-        in_parts=recipe.problems.prompts == "arithmetic",
+        measures=run.task.reply_measures(),
     )

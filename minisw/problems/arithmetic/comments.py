@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -127,8 +128,8 @@ def _with_misread_number(rng: random.Random, fact: Fact, before: int) -> Fact | 
     misread = rework(fact, {number: wrong})
     if misread is None:
         return None
-    retold = tuple(" ".join(str(wrong) if word.strip(".") == str(number) else word for word in text.split()) for text in fact.retold)
-    return dataclasses.replace(misread, retold=tuple(text if text.endswith(".") else text + "." for text in retold))
+    retold = tuple(re.sub(rf"\b{number}\b", str(wrong), text) for text in fact.retold)
+    return dataclasses.replace(misread, retold=retold)
 
 
 # --- habits --------------------------------------------------------------------------------------------------------------

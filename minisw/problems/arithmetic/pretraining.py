@@ -26,9 +26,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from minisw import prompts
-from minisw.engine.loading import fast_bf16
+from minisw.cpu import fast_bf16
 from minisw.problems.arithmetic.chats import FIRST, SECOND, Chat, Stream, chats, with_habits
 from minisw.problems.arithmetic.comments import HABITS
+from minisw.recipe import embedded_folder
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -109,6 +110,19 @@ def check(knobs: Pretraining) -> None:
         raise ValueError(f"{knobs.out} is a file: give --out a folder")
     if (knobs.out / "model.safetensors").exists() and not knobs.overwrite and not _unfinished(knobs.out):
         raise ValueError(f"{knobs.out} holds a finished model: give --out another folder, or --overwrite to replace it")
+
+
+def first_stream_model() -> Path:
+    """The folder of the shipped model after the first stream. Raises ValueError if it is missing."""
+    folder = embedded_folder() / "first"
+    if not (folder / "model.safetensors").is_file():
+        raise ValueError(f"{folder} is missing: get a complete checkout, or pretrain the base anew")
+    return folder
+
+
+def finished(folder: Path) -> bool:
+    """Whether a folder holds a model that has read both streams."""
+    return (folder / "model.safetensors").exists() and not _unfinished(folder)
 
 
 def _unfinished(folder: Path) -> bool:
@@ -203,7 +217,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], l
     return ids, counted
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, knobs: Pretraining, text: Stream = FIRST) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, knobs: Pretraining, text: Stream = FIRST
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of packed rows: ids and targets, both [batch, row]; the loss ignores a target of -100.
 
     Rows have one fixed length, because compiled code is made for one shape. A chat goes whole into the first open row that
