@@ -33,6 +33,7 @@ from minisw.pipeline import run_stage
 from minisw.problems.arithmetic import pretraining
 from minisw.recipe import Recipe
 from minisw.records import BenchItem, write_json
+from minisw.report.tables import STUDY_TABLES
 from minisw.runs import Run
 from minisw.stages.evaluate import habits, judge_items, load_items, sample_items, up_to_error
 from minisw.stages.judges import judge_trainer
@@ -179,6 +180,8 @@ def run_study(study: Study, recipe: Recipe, folder: Path, seeds: int, console: C
         for arm in study.arms:
             rows += run_arm(study, arm, seeded, folder / f"{arm.id}-{seed}", labels, items, console)
             write_json(folder / "results.json", results(study, rows))
+    tables = [table([folder]) for table in STUDY_TABLES.values()]
+    console.print("\n".join(table for table in tables if table), markup=False, soft_wrap=True)
 
 
 def make_labels(recipe: Recipe, folder: Path, console: Console) -> list[BenchItem]:

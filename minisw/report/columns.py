@@ -173,6 +173,20 @@ PASS = (
     Column("steps", "steps", share, "Share of steps that at least one of k samples judges right; with k coins: 1 − 1/2ᵏ."),
 )
 
+STUDY = (
+    Column("title", "arm"),
+    Column("judge", "judge"),
+    Column("labels", "labels", count, "Distinct labelled steps used in training."),
+    Column("f1", "F1", share, "First-error F1, greedy.", "interval"),
+    Column("f1_sampled", "F1 sampled", share, "Mean F1 of one judgment sampled at temperature 1.", "interval_sampled"),
+    Column("f1_majority", "F1 majority", share, "F1 of the majority of those samples."),
+    Column("unparseable", "unreadable", share, "Share of steps whose verdict cannot be read."),
+    Column("tokens_per_step", "tokens a step", count, "Mean sampled tokens to judge one step."),
+    Column("habits/glance", "glance", share, "Share of greedy replies that give a verdict without any work."),
+    Column("habits/equation", "equation", share, "Share that check the step's own equations."),
+    Column("habits/redo", "redo", share, "Share that do the step anew and compare."),
+)
+
 DIFFERENCE = (
     Column("name", "on the same items"),
     Column("measured", "difference [95%]", difference, "The first minus the second, resampled together.", "interval"),

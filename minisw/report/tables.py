@@ -17,7 +17,7 @@ from pathlib import Path
 from minisw.evaluate.stats import mean, t_interval
 from minisw.records import Claim, write_text
 from minisw.report import columns
-from minisw.report.claims import SPECS, collect_claims, decide, read_json
+from minisw.report.claims import SPECS, ClaimSpec, collect_claims, decide, read_json
 from minisw.report.columns import Column, cell, claim_cells, pick, used
 
 # --- Markdown ------------------------------------------------------------------------------------------------------------
@@ -150,6 +150,43 @@ def search_table(folders: Sequence[Path]) -> str:
     return "\n".join(tables)
 
 
+def study_table(folders: Sequence[Path]) -> str:
+    """The arms of a study (minisw/study.py) as means over seeds."""
+    found = _study(folders)
+    runs: dict[tuple, list[dict]] = {}
+    for row in found["rows"]:
+        runs.setdefault((row["arm"], row["judge"]), []).append(row)
+    wanted = [column for column in columns.STUDY if column.key != "judge" or len({judge for _, judge in runs}) > 1]
+    return _table(wanted, list(runs.values()))
+
+
+def contrasts_table(folders: Sequence[Path]) -> str:
+    """The contrasts of a study: a claim about two arms, decided on the t interval over seeds."""
+    rows = []
+    for contrast in _study(folders)["contrasts"]:
+        spec = ClaimSpec(contrast["id"], contrast["claim"], contrast["source"], contrast["paper"], contrast["b"], "")
+        rows.append(
+            [
+                f"`{contrast['id']}`",
+                {"f1": "greedy", "f1_sampled": "sampled"}[contrast["figure"]],
+                columns.difference(contrast["paper"]),
+                columns.difference(contrast["measured"]),
+                columns.bounds(contrast["interval"], columns.difference),
+                " ".join(columns.difference(value) for value in contrast["each"]),
+                decide(spec, contrast["measured"], contrast["interval"]),
+            ]
+        )
+    return markdown(["claim", "F1", "paper", "mean", "95%, other seeds", "each seed", "outcome"], rows) if rows else ""
+
+
+def _study(folders: Sequence[Path]) -> dict:
+    """The results of a study in the first folder. Raises ValueError if there are none."""
+    found = read_json(folders[0] / "results.json")
+    if not found:
+        raise ValueError(f"{folders[0]} holds no results of a study: run python -m minisw.reproduce --study ablations first")
+    return found
+
+
 TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
     "claims": claims_table,
     "summary": summary_table,
@@ -159,6 +196,7 @@ TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
     "pass": pass_table,
     "search": search_table,
 }
+STUDY_TABLES: dict[str, Callable[[Sequence[Path]], str]] = {"study": study_table, "contrasts": contrasts_table}
 
 
 def all_tables(folders: Sequence[Path]) -> list[str]:
@@ -183,12 +221,12 @@ def update(path: Path) -> bool:
 
     def replacement(match: re.Match) -> str:
         name, *patterns = match["words"].split()
-        if name not in TABLES:
-            raise ValueError(f"{path}: unknown table {name!r}: choose one of {', '.join(TABLES)}")
+        if name not in TABLES | STUDY_TABLES:
+            raise ValueError(f"{path}: unknown table {name!r}: choose one of {', '.join(TABLES | STUDY_TABLES)}")
         folders = [folder for pattern in patterns for folder in sorted(path.parent.glob(pattern)) if folder.is_dir()]
         if not folders:
             raise ValueError(f"{path}: no folder matches {' '.join(patterns) or 'the empty pattern'} of table {name!r}")
-        table = TABLES[name](folders)
+        table = (TABLES | STUDY_TABLES)[name](folders)
         if not table:
             raise ValueError(f"{path}: the folders of table {match['words']!r} have no metrics for it")
         return f"<!-- table: {match['words']} -->\n{table}<!-- end -->"
