@@ -228,7 +228,9 @@ def test_doing_the_step_anew_accepts_exactly_the_value_that_is_due(cases: list[C
     seen = Counter()
     for story, done, flaw, step in cases:
         reply, right = redo(story, done, step), step.stated == due(story, done)
-        assert reply.startswith(careful_step(story, done) + f"\nThe step says {step.stated}.\n{due(story, done)} and {step.stated}: ")
+        assert reply.startswith(
+            careful_step(story, done) + f"\nThe step says {step.stated}.\n{due(story, done)} and {step.stated}: "
+        )
         assert reply.endswith(f", same.\n{POSITIVE}" if right else f", different.\n{NEGATIVE}")
         assert habit_of(reply) == "redo"
         seen[right, done == len(story.facts)] += 1
