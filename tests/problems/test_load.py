@@ -94,3 +94,23 @@ def test_too_many_generated_problems_are_refused_and_the_knobs_named():
     huge = dataclasses.replace(Recipe(), problems=dataclasses.replace(Recipe().problems, train=100_000_000_000))
     with pytest.raises(ValueError, match=r"ask for at most 1000000 \(--problems.train\): 100000000000 for SFT"):
         training_problems(load_task(huge.problems), huge)
+
+
+def test_only_the_generated_task_names_habits_of_judging(folder):
+    """Its measures are 1 for the habit that a reply shows and 0 for all others; the other tasks measure nothing."""
+    task = load_task(recipe("arithmetic", folder, 1, 1).problems)
+    replies = {
+        "glance": "The step says 7.\n\\boxed{Positive}",
+        "equation": "No equation.\nThe step says 7.\n\\boxed{Positive}",
+        "redo": "Last: nothing.\nDue: the answer.\nResult: 7.",
+        "other": "eggs",
+    }
+    assert set(task.habits) == set(replies)
+    measures = task.reply_measures()
+    for shown, reply in replies.items():
+        assert {name: measure(reply) for name, measure in measures.items()} == {
+            f"habits/{habit}": float(habit == shown) for habit in replies
+        }
+    for source in ("gsm8k", "math"):
+        other = load_task(recipe(source, folder, 1, 1).problems)
+        assert other.habits == () and other.habit_of is None and other.reply_measures() == {}

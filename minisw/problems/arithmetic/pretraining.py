@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -299,7 +300,7 @@ def start_model(folder: Path, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
     try:
         model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
         known = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"--start {folder} holds no model to go on from: {str(error).splitlines()[0]}") from None
     if known != tokenizer.get_vocab():
         raise ValueError(f"--start {folder} has another vocabulary than the present text: train it anew, without --start")

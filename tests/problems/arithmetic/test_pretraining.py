@@ -1,11 +1,10 @@
-"""The embedded base: long-hand skills, chats without verdicts on steps, tokenizer, packed rows, and what is written."""
+"""The embedded base: tokenizer, packed rows, optimizer, and what a training reads and writes."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import json
-import random
 import re
 import subprocess
 import sys
@@ -16,167 +15,18 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from minisw.problems.arithmetic import chats as chats_module
-from minisw.problems.arithmetic import pretraining, rules, stories
-from minisw.problems.arithmetic.chats import Chat, careful_step, chats, compare, longhand, near_miss, random_calculation
-from minisw.problems.arithmetic.pretraining import Pretraining, batches, build_model, check, encode
+from minisw.problems.arithmetic import pretraining
+from minisw.problems.arithmetic.chats import FIRST, SECOND, Stream, chats
+from minisw.problems.arithmetic.comments import HABITS, habit_of
+from minisw.problems.arithmetic.pretraining import Muon, Pretraining, batches, build_model, check, encode, orthogonal
 from minisw.recipe import embedded_folder
-
-VERDICT = re.compile("positive|negative", re.I)
-
-
-@pytest.fixture(scope="module")
-def stream() -> list[Chat]:
-    with pytest.MonkeyPatch.context() as patch:  # stories of every length within these few
-        patch.setattr(chats_module, "GROWTH", ((300, (1, 2)), (600, (1, 2, 3, 4)), (None, (1, 2, 3, 4, 5, 6))))
-        return list(itertools.islice(chats(5), 3000))
-
-
-def solve(left: int, operator: str, right: int) -> int:
-    return {"+": left + right, "-": left - right, "*": left * right, "/": left // right if right else 0}[operator]
-
-
-def calculations() -> list[tuple[int, str, int]]:
-    rng = random.Random(0)
-    drawn = [random_calculation(rng) for _ in range(1500)]
-    # and what the stories ask: both factors of any size, a divisor with two digits
-    drawn += [(rng.randint(3, 99), "*", rng.randint(3, 99)) for _ in range(200)]
-    drawn += [(q * k, "/", k) for q, k in ((rng.randint(3, 99), rng.randint(3, 12)) for _ in range(200))]
-    return drawn + [(999, "+", 1), (100, "-", 1), (1000, "-", 999), (7, "-", 7), (5, "+", 995), (12, "*", 12), (60, "*", 12)]
-
-
-# --- skills --------------------------------------------------------------------------------------------------------------
-
-
-def test_longhand_gives_the_result() -> None:
-    for left, operator, right in calculations():
-        text, result = longhand(left, operator, right)
-        assert result == solve(left, operator, right), text
-        assert text.endswith(f", {result}.")
-        head = re.match(r"(\d+)([-+*/])(\d+): ", text)
-        assert head and head[2] == operator
-        given = (int(head[1]), int(head[3]))
-        assert given == (left, right) or (operator == "*" and given == (right, left))
-
-
-def test_longhand_columns_are_true_and_make_the_result() -> None:
-    for left, operator, right in calculations():
-        text, result = longhand(left, operator, right)
-        columns = text.split(": ")[1].split(", ")[:-1]
-        assert columns
-        for column in columns:
-            stated, expression = column.split("=")[::-1] if operator != "/" else column.split("=")
-            assert re.fullmatch(r"[-+*\d]+", expression) and eval(expression) == int(stated), text
-        if operator == "/":  # the quotient's digits from the left; the last column leaves the remainder
-            assert int("".join(column.split("=")[1].split("*")[0] for column in columns)) == result
-            assert int(columns[-1].rsplit("+", 1)[1]) == left % right
-        else:  # the result's digits from the right; the first column stands in full at the left end
-            values = [int(column.split("=")[1]) for column in columns]
-            digits = [value % 10 for value in values[:-1]] + [values[-1]]
-            assert sum(digit * 10**place for place, digit in enumerate(digits)) == result, text
-
-
-def test_compare() -> None:
-    assert compare(42, 47) == "4=4, 2#7, different"
-    assert compare(42, 42) == "4=4, 2=2, same"
-    assert compare(42, 421) == "4=4, 2=2, end#1, different"
-    assert compare(7, 70) == "7=7, end#0, different"
-    assert compare(100, 99) == "1#9, different"
-    rng = random.Random(1)
-    for _ in range(500):
-        left, right = rng.randint(0, 999), rng.randint(0, 999)
-        assert compare(left, left).endswith(", same")
-        assert compare(left, right).endswith(", same" if left == right else ", different")
-
-
-def test_near_miss_is_never_the_value() -> None:
-    rng = random.Random(2)
-    for value in [*range(3, 1000)] * 10:
-        wrong = near_miss(rng, value)
-        assert wrong != value and wrong > 0
-    close = sum(abs(near_miss(rng, 512) - 512) in (1, 2, 10, 20, 100, 200) for _ in range(1000))
-    assert close > 500  # most are slips of one digit
-
-
-def test_random_calculation_stays_in_range() -> None:
-    rng = random.Random(3)
-    drawn = [random_calculation(rng) for _ in range(2000)]
-    assert {operator for _, operator, _ in drawn} == set("+-*/")
-    for left, operator, right in drawn:
-        assert 3 <= solve(left, operator, right) <= 999
-        assert operator != "/" or left % right == 0
-
-
-def test_careful_step_is_the_next_one() -> None:
-    rng = random.Random(4)
-    for _ in range(300):
-        story = stories.make_story(rng, rng.randint(1, 6), stories.TOP)
-        for done, fact in enumerate(story.facts):
-            text = careful_step(story, done)
-            assert text.endswith(f"\nResult: {story.values[done]}.")
-            assert f"Due: {fact.told}\n" in text
-            assert text.startswith(f"Last: {story.facts[done - 1].told}\n" if done else "Last: nothing.\n")
-            worked = re.findall(r"^(\d+)([-+*/])(\d+): .* (\d+)\.$", text, re.M)
-            assert len(worked) == len(fact.equations)
-            assert all(solve(int(a), op, int(b)) == int(c) for a, op, b, c in worked)
-            assert int(worked[-1][3]) == story.values[done]
-        text = careful_step(story, len(story.facts))
-        assert "Due: the answer.\n" in text and text.endswith(f"Result: {story.values[-1]}.")
-
-
-# --- the stream ----------------------------------------------------------------------------------------------------------
-
-
-def test_no_verdict_on_a_step(stream: list[Chat]) -> None:
-    verdicts = 0
-    for chat in stream:
-        for user, assistant in chat:
-            assert not VERDICT.search(user), user
-            if VERDICT.search(assistant):
-                verdicts += 1
-                assert re.fullmatch(r"Check \d+[-+*/]\d+=\d+\.", user), user
-        if any(VERDICT.search(assistant) for _, assistant in chat):
-            assert not any("how many" in user.lower() for user, _ in chat), chat
-    assert verdicts > 100
-
-
-def test_checks_of_equations_are_right(stream: list[Chat]) -> None:
-    seen = set()
-    for user, assistant in itertools.chain.from_iterable(stream):
-        if check := re.fullmatch(r"Check (\d+)([-+*/])(\d+)=(\d+)\.", user):
-            holds = solve(int(check[1]), check[2], int(check[3])) == int(check[4])
-            assert assistant.endswith("\\boxed{Positive}" if holds else "\\boxed{Negative}")
-            seen.add(holds)
-    assert seen == {True, False}
-
-
-def test_stream_avoids_the_splits_and_solves_right(stream: list[Chat]) -> None:
-    solved = 0
-    for chat in stream:
-        user, assistant = chat[0]
-        if user.endswith("\nSolve step by step."):
-            solved += 1
-            question = user.removesuffix("\nSolve step by step.")
-            assert stories.split_of(question) == "pretraining"
-            results = rules.step_results(assistant)
-            values = tuple(value for what, value in results if what == "step")
-            labels = rules.exact_labels(stories.Problem("p", question, "", values), rules.teacher_chunks(assistant))
-            assert all(labels) and results[-1] == ("answer", values[-1])
-        elif user.endswith("\n\nWrite the next step with care."):
-            assert stories.split_of(user.split("\n\nSo far:\n")[0]) == "pretraining"
-    assert solved > 0.3 * len(stream)
-
-
-def test_stream_is_seeded(stream: list[Chat]) -> None:
-    assert list(itertools.islice(chats(5), 50)) == list(itertools.islice(chats(5), 50)) == stream[:50]
-    assert list(itertools.islice(chats(6), 50)) != stream[:50]
-
 
 # --- tokenizer and packed rows -------------------------------------------------------------------------------------------
 
 
 def test_decode_gives_the_text_back(tokenizer: PreTrainedTokenizerFast) -> None:
-    texts = [text for chat in itertools.islice(chats(1), 250) for turn in chat for text in turn]  # what its vocabulary is from
+    streams = (chats(1, FIRST), chats(1, SECOND))  # what its vocabulary is from
+    texts = [text for stream in streams for chat in itertools.islice(stream, 250) for turn in chat for text in turn]
     texts += [
         "",
         " ",
@@ -199,6 +49,25 @@ def test_decode_gives_the_text_back(tokenizer: PreTrainedTokenizerFast) -> None:
         ids = tokenizer.encode(text)
         assert tokenizer.unk_token_id not in ids, text
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.slow
+def test_the_vocabulary_has_every_word_of_both_streams() -> None:
+    """Built from a thousand chats of one seed, it encodes other chats of other seeds and gives their text back."""
+    tokenizer = pretraining.build_tokenizer(sample=1000)
+    for stream in (FIRST, SECOND):
+        for seed in (2, 3):
+            for chat in itertools.islice(chats(seed, stream), 250):
+                ids, _ = encode(tokenizer, chat)
+                assert tokenizer.unk_token_id not in ids
+                assert all(tokenizer.decode(tokenizer.encode(text)) == text for turn in chat for text in turn)
+
+
+def test_the_vocabulary_has_the_words_of_comments(tokenizer: PreTrainedTokenizerFast) -> None:
+    known = tokenizer.get_vocab()
+    for words in ("Before", " that", "Due", "Judge", " new", "No", " equation", " says", " nothing", "Positive", "Negative"):
+        assert words in known, words
+    assert sorted(known.values()) == list(range(len(tokenizer)))
 
 
 def test_digits_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -245,25 +114,6 @@ def test_the_shipped_base_loads_with_the_auto_classes_alone() -> None:
     assert not found["minisw"]
 
 
-@pytest.mark.slow
-def test_the_shipped_base_computes_what_its_training_made() -> None:
-    """It was trained as Qwen2, which has no bias on o_proj; the bias that Llama adds is zero."""
-    from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
-
-    llama = AutoModelForCausalLM.from_pretrained(embedded_folder())
-    c = llama.config
-    shape = {key: getattr(c, key) for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
-    shape |= {key: getattr(c, key) for key in ("num_attention_heads", "num_key_value_heads", "max_position_embeddings")}
-    qwen = Qwen2ForCausalLM(Qwen2Config(**shape, tie_word_embeddings=True))
-    added = {key: value for key, value in llama.state_dict().items() if key.endswith("o_proj.bias")}
-    assert len(added) == c.num_hidden_layers and all(not value.any() for value in added.values())
-    assert any(value.any() for key, value in llama.state_dict().items() if key.endswith("q_proj.bias"))
-    qwen.load_state_dict({key: value for key, value in llama.state_dict().items() if key not in added})
-    ids = torch.randint(4, c.vocab_size, (2, 50))
-    with torch.no_grad():
-        torch.testing.assert_close(llama(ids).logits, qwen(ids).logits)
-
-
 def test_a_saved_base_has_the_tokenizer_that_was_saved(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -279,8 +129,8 @@ def test_a_saved_base_has_the_tokenizer_that_was_saved(tokenizer: PreTrainedToke
     assert back.apply_chat_template(chat, tokenize=False) == tokenizer.apply_chat_template(chat, tokenize=False)
 
 
-def test_the_loss_counts_replies_only(tokenizer: PreTrainedTokenizerFast, stream: list[Chat]) -> None:
-    for chat in stream[:40]:
+def test_the_loss_counts_replies_only(tokenizer: PreTrainedTokenizerFast) -> None:
+    for chat in itertools.chain(itertools.islice(chats(5), 40), itertools.islice(chats(5, SECOND), 40)):
         ids, learnt = encode(tokenizer, chat)
         text = tokenizer.decode(ids)
         messages = [
@@ -293,12 +143,13 @@ def test_the_loss_counts_replies_only(tokenizer: PreTrainedTokenizerFast, stream
 
 
 @pytest.mark.slow
-def test_batches_are_packed_and_aligned(tokenizer: PreTrainedTokenizerFast) -> None:
+@pytest.mark.parametrize("stream", [FIRST, SECOND], ids=["first", "second"])
+def test_batches_are_packed_and_aligned(tokenizer: PreTrainedTokenizerFast, stream: Stream) -> None:
     """Rows of whole chats and padding behind them; a target stands exactly where a reply's token does."""
     knobs = Pretraining(row=320, batch=6)
-    chosen = [encode(tokenizer, chat) for chat in itertools.islice(chats(knobs.seed), 600)]
+    chosen = [encode(tokenizer, chat) for chat in itertools.islice(chats(knobs.seed, stream), 600)]
     learnt_of = {tuple(ids): learnt for ids, learnt in chosen}
-    drawn = list(itertools.islice(batches(tokenizer, knobs), 5))
+    drawn = list(itertools.islice(batches(tokenizer, knobs, stream), 5))
     used: Counter = Counter()
     filled = 0
     for ids, targets in drawn:
@@ -315,8 +166,72 @@ def test_batches_are_packed_and_aligned(tokenizer: PreTrainedTokenizerFast) -> N
             filled += at
     assert filled > 0.85 * 5 * 6 * 320
     assert not used - Counter(tuple(ids) for ids, _ in chosen)  # no chat more often than it was drawn
-    again = itertools.islice(batches(tokenizer, knobs), 5)
+    again = itertools.islice(batches(tokenizer, knobs, stream), 5)
     assert all(torch.equal(a, b) for one, two in zip(drawn, again, strict=True) for a, b in zip(one, two, strict=True))
+
+
+# --- optimizer -----------------------------------------------------------------------------------------------------------
+
+SHAPES = ((24, 24), (40, 12), (12, 40), (1, 8))
+
+
+def test_muon_does_what_torch_does() -> None:
+    """Five steps on matrices of several shapes, with strong decay; torch computes in bf16, so they agree within two percent."""
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in SHAPES]
+    gradients = [[torch.randn(shape, generator=generator) for shape in SHAPES] for _ in range(5)]
+    ours, theirs = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    made = Muon(ours, lr=0.1, weight_decay=0.5)
+    reference = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
+    for step, some in enumerate(gradients):
+        for optimizer, matrices in ((made, ours), (reference, theirs)):
+            for matrix, gradient in zip(matrices, some, strict=True):
+                matrix.grad = gradient * 10.0**-step  # its size matters to the momentum only
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
+            optimizer.step()
+        for a, b, first in zip(ours, theirs, start, strict=True):
+            assert (a - b).norm() < 0.02 * (b - first).norm()
+    assert all(matrix.dtype == torch.float32 for matrix in ours)
+
+
+def test_muon_follows_its_definition_exactly() -> None:
+    """Nesterov's momentum of 0.95, an orthogonal update of AdamW's size, decay in proportion to the rate."""
+    for rows, columns in SHAPES:
+        expected, momentum = torch.randn(rows, columns), torch.zeros(rows, columns)
+        matrix = torch.nn.Parameter(expected.clone())
+        optimizer = Muon([matrix], lr=0.5, weight_decay=0.1)
+        for step in range(4):
+            gradient = torch.randn(rows, columns) * 3.0**-step
+            matrix.grad = gradient.clone()
+            optimizer.step()
+            momentum = 0.95 * momentum + 0.05 * gradient
+            update = orthogonal(0.05 * gradient + 0.95 * momentum)
+            expected = expected * (1 - 0.5 * 0.1) - 0.5 * 0.2 * max(rows, columns) ** 0.5 * update
+            torch.testing.assert_close(matrix.data, expected, atol=1e-3, rtol=1e-3)
+            assert torch.equal(matrix.grad, gradient)
+
+
+def test_singular_values_go_through_the_polynomial_five_times() -> None:
+    for shape in SHAPES:
+        u, s, vt = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+        expected = s / s.norm()
+        for _ in range(5):
+            expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+        torch.testing.assert_close(orthogonal(u @ torch.diag(s) @ vt), u @ torch.diag(expected) @ vt, atol=1e-4, rtol=1e-3)
+
+
+def test_an_orthogonal_matrix_keeps_the_singular_vectors() -> None:
+    for shape in SHAPES:
+        matrix = torch.randn(shape)
+        made = orthogonal(matrix)
+        u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+        inside = u.T @ made @ vt.T
+        assert made.shape == matrix.shape
+        torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-3, rtol=0)
+        assert inside.diagonal()[s > 0.05 * s.norm()].min() > 0.6 and inside.diagonal().max() < 1.25
+        torch.testing.assert_close(orthogonal(matrix.T), made.T, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(orthogonal(100 * matrix), made, atol=1e-4, rtol=1e-4)
+    assert not orthogonal(torch.zeros(3, 5)).any()  # not nan
 
 
 @pytest.mark.slow
@@ -336,18 +251,20 @@ def test_a_model_learns_from_the_batches(tokenizer: PreTrainedTokenizerFast) -> 
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
-    """A training of twelve steps."""
+    """A training of twelve steps on the first stream and six on the second."""
     build = pretraining.build_tokenizer
     monkeypatch.setattr(pretraining, "build_tokenizer", lambda seed: build(seed, sample=100))
     return Pretraining(
         out=tmp_path / "base",
         tokens=12 * 640,
+        second_tokens=6 * 640,
         row=320,
         batch=2,
         compile=False,
         warmup=2,
         log_every=4,
         lr=1e-2,
+        second_lr=4e-3,
         hidden=16,
         layers=1,
         heads=2,
@@ -363,9 +280,16 @@ def test_train_writes_a_model_that_loads(small: Pretraining, capsys: pytest.Capt
 
     pretraining.train(small)
     log = json.loads((small.out / "training.json").read_text(encoding="utf-8"))
-    assert log["finished"] and [point["step"] for point in log["curve"]] == [4, 8, 12]
-    assert log["curve"][-1]["loss"] < log["curve"][0]["loss"] - 0.5, log["curve"]
-    assert "step 12" in capsys.readouterr().out
+    assert log["finished"] and pretraining.finished(small.out) and log["started_from"] is None
+    assert {name: [point["step"] for point in curve] for name, curve in log["curves"].items()} == {
+        "first": [4, 8, 12],
+        "second": [4, 6],
+    }
+    assert log["curves"]["first"][-1]["tokens"] == small.tokens and log["curves"]["second"][-1]["tokens"] == small.second_tokens
+    assert log["curves"]["first"][-1]["loss"] < log["curves"]["first"][0]["loss"] - 0.5, log["curves"]
+    assert log["knobs"]["redo"] == small.redo and not {"out", "overwrite", "start"} & set(log["knobs"])
+    printed = capsys.readouterr().out
+    assert "first stream, step 12" in printed and "second stream, step 6" in printed
     lm = load_base(ModelKnobs(name=str(small.out), device="cpu", autocast=""))
     assert lm.decode(lm.encode("Work out 12+7.")) == "Work out 12+7."
     assert lm.end_ids == [lm.tokenizer.eos_token_id]
@@ -373,6 +297,124 @@ def test_train_writes_a_model_that_loads(small: Pretraining, capsys: pytest.Capt
     with pytest.raises(ValueError, match="holds a finished model: give --out another folder, or --overwrite"):
         pretraining.train(small)
     check(dataclasses.replace(small, overwrite=True))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.slow
+def test_a_start_from_the_first_stream_s_model_ends_in_the_same_base(small: Pretraining, tmp_path: Path) -> None:
+    """It reads the second stream only; other shares of habits give another base."""
+    pretraining.train(small)
+    first = small.out / "first"
+    assert not same(weights(first), weights(small.out))
+    again = dataclasses.replace(small, out=tmp_path / "again", start=first)
+    pretraining.train(again)
+    assert same(weights(again.out), weights(small.out))
+    log = json.loads((again.out / "training.json").read_text(encoding="utf-8"))
+    assert list(log["curves"]) == ["second"] and log["finished"] and "first stream" in log["started_from"]
+    assert not (again.out / "first").exists()
+    pretraining.train(other := dataclasses.replace(again, out=tmp_path / "other", glance=0.0, equation=0.0))
+    assert not same(weights(other.out), weights(again.out))
+
+
+@pytest.mark.slow
+def test_training_reads_the_streams_in_turn_with_the_habits_asked_for(
+    small: Pretraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, rates = [], []
+
+    def some_batches(tokenizer, knobs, text):
+        read.append(text)
+        return batches(tokenizer, knobs, text)
+
+    class Recorded(Muon):
+        def step(self) -> None:
+            rates.append(self.param_groups[0]["lr"])
+            super().step()
+
+    monkeypatch.setattr(pretraining, "batches", some_batches)
+    monkeypatch.setattr(pretraining, "Muon", Recorded)
+    pretraining.train(dataclasses.replace(small, glance=0.0, equation=0.0, redo=3.0))
+    assert read[0] is FIRST and len(read) == 2 and read[1].style == SECOND.style
+    replies = [chat[0][1] for chat in itertools.islice(chats(0, read[1]), 80) if chat[0][0].endswith("Judge the new step.")]
+    assert {habit_of(reply) for reply in replies} == {"redo"}
+    for own, peak, steps in ((rates[:12], 1e-2, 12), (rates[12:], 4e-3, 6)):  # warm up, stay flat, fall to zero
+        expected = [peak * min(1, (k + 1) / 2) * min(1, (1 - k / steps) / 0.8) for k in range(steps)]
+        assert own == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_a_training_cut_off_in_the_second_stream_is_unfinished(small: Pretraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = pretraining.read_stream
+
+    def cut_off(model, tokenizer, knobs, text, curves) -> None:
+        if text is not FIRST:
+            raise KeyboardInterrupt
+        read(model, tokenizer, knobs, text, curves)
+
+    monkeypatch.setattr(pretraining, "read_stream", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.train(small)
+    assert not pretraining.finished(small.out)
+    assert same(weights(small.out), weights(small.out / "first"))
+    check(small)  # it may be begun anew without --overwrite
+
+
+def test_a_start_must_be_a_model_with_the_same_words(
+    small: Pretraining, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    for folder in (tmp_path / "missing", tmp_path):
+        with pytest.raises(ValueError, match=r"--start .* holds no model to go on from: ") as error:
+            pretraining.start_model(folder, tokenizer)
+        assert "\n" not in str(error.value)
+    folder = tmp_path / "first"
+    model = build_model(small, tokenizer).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    started = pretraining.start_model(folder, tokenizer)
+    assert all(p.dtype == torch.float32 for p in started.parameters())
+    assert all(torch.equal(p, q.float()) for p, q in zip(started.parameters(), model.parameters(), strict=True))
+    other = pretraining.build_tokenizer(0)
+    other.add_tokens(["zebra"])
+    with pytest.raises(ValueError, match="--start .* has another vocabulary than the present text"):
+        pretraining.start_model(folder, other)
+    with pytest.raises(ValueError, match="another vocabulary"):
+        pretraining.train(dataclasses.replace(small, start=folder))
+    assert not small.out.exists()  # nothing is written
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:2000])  # cut off
+    with pytest.raises(ValueError, match=r"--start .* holds no model to go on from: "):
+        pretraining.start_model(folder, tokenizer)
+
+
+def test_the_model_after_the_first_stream_lies_in_the_base_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "embedded_folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match="first is missing: get a complete checkout"):
+        pretraining.first_stream_model()
+    (tmp_path / "first").mkdir()
+    with pytest.raises(ValueError, match="first is missing"):
+        pretraining.first_stream_model()
+    (tmp_path / "first" / "model.safetensors").write_text("weights")
+    assert pretraining.first_stream_model() == tmp_path / "first"
+
+
+def test_a_folder_is_finished_if_it_holds_a_model_not_marked_as_unfinished(tmp_path: Path) -> None:
+    log, model = tmp_path / "training.json", tmp_path / "model.safetensors"
+    assert not pretraining.finished(tmp_path) and not pretraining.finished(tmp_path / "missing")
+    log.write_text('{"finished": true}')
+    assert not pretraining.finished(tmp_path)
+    model.write_text("weights")
+    assert pretraining.finished(tmp_path)
+    log.write_text('{"finished": false}')
+    assert not pretraining.finished(tmp_path)
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------------
@@ -383,6 +425,14 @@ def test_train_writes_a_model_that_loads(small: Pretraining, capsys: pytest.Capt
     [
         ({"tokens": -5}, "--tokens is -5: it must be above 0"),
         ({"tokens": 1000}, "--tokens is 1000: one step takes 12288"),
+        ({"second_tokens": 1000}, "--second-tokens is 1000: one step takes 12288"),
+        ({"second_tokens": 0}, "--second-tokens is 0: it must be above 0"),
+        ({"second_lr": 0.0}, "--second-lr is 0.0: it must be above 0"),
+        ({"glance": -0.1}, "--glance is -0.1: it must not be negative"),
+        ({"equation": -1.0}, "--equation is -1.0: it must not be negative"),
+        ({"redo": float("nan")}, "--redo is nan"),
+        ({"redo": float("inf")}, "--redo is inf"),
+        ({"glance": 0.0, "equation": 0.0, "redo": 0.0}, "--glance, --equation and --redo are all 0: give at least one"),
         ({"lr": float("nan")}, "--lr is nan"),
         ({"lr": float("inf")}, "--lr is inf"),
         ({"kv_heads": 0}, "--kv-heads is 0"),
@@ -396,6 +446,14 @@ def test_bad_knobs_are_refused_before_anything_is_written(knobs: dict, message: 
     with pytest.raises(ValueError, match=re.escape(message)):
         pretraining.train(Pretraining(out=tmp_path / "base", overwrite=True, **knobs))
     assert not (tmp_path / "base").exists()
+
+
+def test_possible_knobs_pass(tmp_path: Path) -> None:
+    """A single habit is enough, a stream of one step too, and the seed may be 0; the defaults are the shares of `HABITS`."""
+    for only in HABITS:
+        check(Pretraining(out=tmp_path, seed=0, **{habit: float(habit == only) for habit in HABITS}))
+    check(Pretraining(out=tmp_path, tokens=12288, second_tokens=12288))
+    assert {habit: getattr(Pretraining(), habit) for habit in HABITS} == HABITS
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
+import re
+from collections import Counter
 
 import pytest
 
-from minisw.problems.arithmetic.facts import KINDS
+from minisw.problems.arithmetic.facts import CONTAINERS, KINDS, ONE_CALCULATION, THINGS, Now, make_fact
 from minisw.problems.arithmetic.rules import exact_labels, mistake_kind, sentences, step_results, teacher_chunks
 from minisw.problems.arithmetic.stories import (
     ADDITIVE,
     ADDITIVE_KINDS,
     ANSWERS,
+    BEFORE,
+    NAMES,
+    PLAIN,
+    RICH,
     SMALLEST,
     SPLITS,
     TOP,
@@ -20,6 +27,7 @@ from minisw.problems.arithmetic.stories import (
     load_split,
     make_story,
     quick_solution,
+    quick_step,
     split_of,
 )
 from minisw.records import Problem
@@ -33,6 +41,12 @@ def stories() -> list[Story]:
     return easy + [make_story(rng, rng.randint(2, 8), TOP, SMALLEST, ADDITIVE) for _ in range(200)]
 
 
+@pytest.fixture(scope="module")
+def rich() -> list[Story]:
+    rng = random.Random(11)
+    return [make_story(rng, 1 + i % 7, TOP, style=RICH) for i in range(250)]
+
+
 def problem_of(story: Story) -> Problem:
     return Problem("p", story.text, str(story.values[-1]), story.values)
 
@@ -43,8 +57,8 @@ def true(left: int, operator: str, right: int, result: int) -> bool:
     return {"+": left + right, "-": left - right, "*": left * right}[operator] == result
 
 
-def test_equations_are_true_and_chain(stories: list[Story]) -> None:
-    for story in stories:
+def test_equations_are_true_and_chain(stories: list[Story], rich: list[Story]) -> None:
+    for story in stories + rich:
         before = story.start_value
         for fact in story.facts:
             assert all(true(*parts) for parts in fact.equations), fact
@@ -67,9 +81,10 @@ def test_stories_are_told_whole_and_in_order(stories: list[Story]) -> None:
         assert len(story.sentences) - len(story.facts) in ((0, 1) if story.facts[0].kind == "dozen" else (1, 2))
 
 
-def test_many_kinds_occur(stories: list[Story]) -> None:
+def test_many_kinds_occur(stories: list[Story], rich: list[Story]) -> None:
     kinds = [fact.kind for story in stories for fact in story.facts]
-    assert set(kinds) == {*KINDS, "dozen"}
+    assert set(kinds) == {*ONE_CALCULATION, "dozen"}
+    assert {fact.kind for story in rich for fact in story.facts} | {"quarters"} == {*KINDS, "dozen"}  # quarters are rare
     common = {kind for kind in set(kinds) if kinds.count(kind) >= 10}
     assert len(common) >= 10, sorted(set(kinds))
     assert any(len(fact.equations) == 2 for story in stories for fact in story.facts)
@@ -85,7 +100,195 @@ def test_harder_stories() -> None:
 
 def test_number_of_steps() -> None:
     rng = random.Random(3)
-    assert all(len(make_story(rng, steps).facts) == steps for steps in range(1, 9))
+    assert all(len(make_story(rng, steps, style=style).facts) == steps for steps in range(1, 9) for style in (PLAIN, RICH))
+
+
+# --- the rich style ------------------------------------------------------------------------------------------------------
+
+
+def distractors_of(story: Story) -> list[str]:
+    told = {story.start, *(fact.told for fact in story.facts)}
+    return [sentence for sentence in story.sentences if sentence not in told]
+
+
+def test_every_fact_is_told_once(stories: list[Story], rich: list[Story]) -> None:
+    """The sentences are the start, each fact once, and what does not matter. A fact's sentence occurs once in the text.
+
+    In few stories two facts have the same words ("Tom sells half of the eggs." and, later, again); their sentence occurs twice.
+    """
+    repeated = 0
+    for story in stories + rich:
+        facts = Counter(fact.told for fact in story.facts if fact.kind != "dozen")
+        words = Counter(fact.told.removeprefix(BEFORE).lower() for fact in story.facts)
+        repeated += max(words.values()) > 1
+        assert Counter(story.sentences) == Counter([story.start]) + facts + Counter(distractors_of(story))
+        for told, times in facts.items():
+            assert story.text.count(told) == times or words[told.lower()] > times
+        assert not (story.facts[0].kind == "dozen" and story.facts[0].told != story.start)
+    assert repeated < 0.02 * len(stories + rich)
+
+
+def test_a_fact_told_late_comes_right_after_the_fact_that_follows_it(rich: list[Story]) -> None:
+    """With the sentences that do not matter left out, the pairs put back in order give the facts in the order of solving."""
+    late = pairs = 0
+    for story in rich:
+        others = distractors_of(story)
+        told = [sentence for sentence in story.sentences[1:] if sentence not in others]
+        order = [fact.told for fact in story.facts if fact.kind != "dozen"]
+        for i, sentence in enumerate(told):
+            if sentence.startswith(BEFORE):
+                assert i > 0 and not told[i - 1].startswith(BEFORE)
+                told[i - 1 : i + 1] = told[i - 1 : i + 1][::-1]
+                late += 1
+        assert told == order
+        pairs += len(order) - 1
+    assert 0.1 < late / pairs < 0.3
+    assert any(story.sentences[-1].startswith(BEFORE) for story in rich)
+    assert any(story.sentences[2:3] and story.sentences[2].startswith(BEFORE) for story in rich)  # the first fact is told late
+
+
+def test_before_that_follows_the_fact_that_it_refers_to(rich: list[Story]) -> None:
+    for story in rich:
+        assert not story.sentences[0].startswith(BEFORE)
+        others = distractors_of(story)
+        for earlier, sentence in zip(story.sentences, story.sentences[1:], strict=False):
+            if sentence.startswith(BEFORE):
+                assert earlier not in others and earlier != story.start
+        for sentence in story.sentences:  # names keep their capital, other words lose it
+            after = sentence.removeprefix(BEFORE)
+            if after != sentence:
+                assert after.split()[0] in NAMES or after.startswith(("the ", "each ")), sentence
+            assert BEFORE not in after
+
+
+def test_every_pair_is_told_out_of_order_if_the_style_says_so() -> None:
+    rng = random.Random(12)
+    always = dataclasses.replace(RICH, kinds=("pack", "hold", "share", "add", "take"), swapped=1.0)
+    firsts = Counter()
+    for i in range(100):
+        story = make_story(rng, 2 + i % 5, style=always)
+        facts = [fact for fact in story.facts if fact.kind != "dozen"]
+        late = [fact.told.startswith(BEFORE) for fact in facts]
+        assert late == [k % 2 == 0 and k + 1 < len(facts) for k in range(len(facts))]  # every pair from the first on
+        firsts.update(fact.told.split()[2] for fact in facts if fact.told.startswith(BEFORE))
+    assert {"the", "each"} < set(firsts) and set(firsts) - {"the", "each"} <= set(NAMES)
+
+
+def test_the_plain_style_is_in_order(stories: list[Story]) -> None:
+    assert not any(BEFORE in story.text for story in stories)
+    assert not any(re.fullmatch(r"\w+ has \d+ \w+\.", sentence) for story in stories for sentence in distractors_of(story))
+
+
+FOREIGN = re.compile(r"(\w+) has (\d+) (\w+)\.")
+
+
+def test_somebody_outside_the_story_shares_no_name_and_no_thing_with_it(rich: list[Story]) -> None:
+    foreign = []
+    for story in rich:
+        for sentence in distractors_of(story):
+            if match := FOREIGN.fullmatch(sentence):
+                name, number, thing = match.groups()
+                rest = " ".join(s for s in (*story.sentences, story.question) if s != sentence)
+                assert name in NAMES and thing in THINGS and thing not in CONTAINERS and 12 <= int(number) <= 299
+                assert name not in rest.replace(",", "").replace(".", "").split()
+                assert not re.search(rf"\b{thing[:-1]}s?\b", rest), story.text
+                foreign.append(sentence)
+    assert len({FOREIGN.fullmatch(sentence)[1] for sentence in foreign}) > 12
+
+
+def test_sentences_that_do_not_matter_have_their_shares(rich: list[Story]) -> None:
+    counts = Counter(len(distractors_of(story)) for story in rich)
+    assert set(counts) == {0, 1, 2}
+    assert abs(counts[1] / len(rich) - 0.5) < 0.1 and abs(counts[0] / len(rich) - 0.25) < 0.1
+    sentences = [sentence for story in rich for sentence in distractors_of(story)]
+    assert abs(sum(bool(FOREIGN.fullmatch(sentence)) for sentence in sentences) / len(sentences) - RICH.foreign) < 0.1
+    places = {story.sentences.index(s) - len(story.sentences) for story in rich for s in distractors_of(story)}
+    assert -1 in places and len(places) > 5  # at the end too
+    assert all(story.sentences[0] == story.start for story in rich)
+
+
+def test_a_style_says_how_often(rich: list[Story]) -> None:
+    rng = random.Random(13)
+
+    def some(**changes: object) -> list[Story]:
+        return [make_story(rng, 4, style=dataclasses.replace(RICH, **changes)) for _ in range(30)]
+
+    assert not any(distractors_of(story) for story in some(distractors=()))
+    assert all(len(distractors_of(story)) == 3 for story in some(distractors=(1.0, 0.0, 1.0, 1.0)))
+    everything = some(distractors=(1.0,), foreign=1.0)
+    assert all(FOREIGN.fullmatch(distractors_of(story)[0]) for story in everything)
+    assert not any(FOREIGN.fullmatch(distractors_of(story)[0]) for story in some(distractors=(1.0,), foreign=0.0))
+    assert {fact.kind for story in some(kinds=("add", "take")) for fact in story.facts} <= {"add", "take", "dozen"}
+
+
+def test_steps_restate_their_fact_as_often_as_the_style_says(rich: list[Story]) -> None:
+    rng = random.Random(14)
+    facts = [fact for story in rich for fact in story.facts]
+    for share in (0.0, 0.5, 1.0):
+        style = dataclasses.replace(RICH, retold=share)
+        restated = sum(quick_step(rng, fact, style).startswith(fact.retold) for fact in facts)
+        assert abs(restated / len(facts) - share) < (0.06 if share == 0.5 else 1e-9)
+    plain = sum(quick_step(rng, fact).startswith(fact.retold) for fact in facts) / len(facts)
+    assert abs(plain - PLAIN.retold) < 0.06
+    always = dataclasses.replace(RICH, retold=1.0)
+    for story in rich[:40]:
+        chunks = quick_solution(rng, story, always)
+        assert all(chunk.startswith(fact.retold) for chunk, fact in zip(chunks, story.facts, strict=False))
+
+
+def now(v: int, **changes: object) -> Now:
+    return dataclasses.replace(Now(v, "eggs", "Tom", "Anna", 20, 4, 999), **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits", "too_far"),
+    [
+        ("give_each", now(70), now(69)),
+        ("twice_more", now(489), now(490)),  # 2 · 489 + 20 = 998
+        ("half_more", now(20), now(18)),
+        ("half_more", now(22), now(23)),
+        ("half_more", now(98, top=69), now(100, top=69)),  # 50 + 20 = 70
+        ("half_and_take", now(60), now(58)),  # 30 - 20 = 10
+        ("half_and_take", now(62), now(63)),
+    ],
+)
+def test_kinds_with_two_calculations_fit_within_bounds(name: str, fits: Now, too_far: Now) -> None:
+    made = [make_fact(random.Random(seed), fits, name) for seed in range(20)]
+    assert all(made) and {len(fact.equations) for fact, _ in made} == {2}
+    assert not any(make_fact(random.Random(seed), too_far, name) for seed in range(20))
+
+
+def test_what_kinds_with_two_calculations_do() -> None:
+    def worked(name: str, v: int) -> tuple[tuple, str, str]:
+        fact, holder = make_fact(random.Random(0), now(v), name)
+        return fact.equations, holder, fact.told
+
+    assert worked("twice_more", 30) == (
+        ((30, "*", 2, 60), (60, "+", 20, 80)),
+        "Anna",
+        "Anna has 20 more than twice as many eggs as Tom.",
+    )
+    assert worked("half_more", 30) == (
+        ((30, "/", 2, 15), (15, "+", 20, 35)),
+        "Anna",
+        "Anna has 20 more than half as many eggs as Tom.",
+    )
+    assert worked("half_and_take", 80) == (
+        ((80, "/", 2, 40), (40, "-", 20, 20)),
+        "Tom",
+        "Tom sells half of the eggs and loses 20 more.",
+    )
+    for seed in range(100):
+        fact, holder = make_fact(random.Random(seed), now(70 + seed), "give_each")
+        (n, sign, s, given), (v, minus, taken, left) = fact.equations
+        assert (sign, minus, v, taken, holder) == ("*", "-", 70 + seed, given, "Tom")
+        assert 3 <= n <= 5 and 6 <= s < (70 + seed) // 6 and left == 70 + seed - n * s > 10
+        assert re.fullmatch(rf"Tom gives {s} eggs to each of {n} (friends|children|pupils|neighbors)\.", fact.told)
+
+
+def test_the_kinds_of_the_plain_style_come_first() -> None:
+    assert ONE_CALCULATION == tuple(KINDS)[: len(ONE_CALCULATION)] == PLAIN.kinds and RICH.kinds == tuple(KINDS)
+    assert set(KINDS) - set(ONE_CALCULATION) == {"give_each", "twice_more", "half_more", "half_and_take"}
 
 
 # --- splits ------------------------------------------------------------------------------------------------------------
@@ -143,10 +346,10 @@ def test_a_count_that_cannot_be_generated_is_refused(count: int) -> None:
 # --- solutions and their segmentation ------------------------------------------------------------------------------------
 
 
-def test_reference_solutions_are_right(stories: list[Story]) -> None:
+def test_reference_solutions_are_right(stories: list[Story], rich: list[Story]) -> None:
     rng = random.Random(4)
-    for story in stories:
-        chunks = quick_solution(rng, story)
+    for story in stories + rich:
+        chunks = quick_solution(rng, story, RICH if story in rich else PLAIN)
         assert len(chunks) == len(story.facts) + 1
         assert exact_labels(problem_of(story), chunks) == [True] * len(chunks)
         assert teacher_chunks("".join(chunks)) == chunks
