@@ -79,6 +79,12 @@ def skills_chat(rng: random.Random, story: Story, style: Style) -> Chat:
     return chat
 
 
+def sums_chat(rng: random.Random, story: Story, style: Style) -> Chat:
+    """Ten calculations in the quick style: bare results."""
+    calculations = (random_calculation(rng) for _ in range(10))
+    return [(f"Say the result of {a}{operator}{b}.", f"{longhand(a, operator, b)[1]}.") for a, operator, b in calculations]
+
+
 def comment_chat(rng: random.Random, story: Story, style: Style, habits: Mapping[str, float] = HABITS) -> Chat:
     """A person's comment on a step of somebody's solution."""
     return [comment(rng, story, style, habits)]
@@ -103,7 +109,7 @@ FIRST = Stream(
 )
 SECOND = Stream(
     RICH,
-    ((solve_chat, 0.25), (careful_chat, 0.15), (skills_chat, 0.08), (comment_chat, 0.52)),
+    ((solve_chat, 0.18), (careful_chat, 0.20), (sums_chat, 0.12), (comment_chat, 0.50)),
     ((float("inf"), (2, 3, 4, 5, 6, 7)),),
 )
 

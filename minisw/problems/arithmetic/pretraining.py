@@ -50,7 +50,7 @@ class Pretraining:
     """Folder of a model that has read the first stream (`first/` of another pretraining): read only the second one."""
     tokens: int = 24_000_000
     """Tokens of the first stream, prompts and padding included."""
-    second_tokens: int = 8_000_000
+    second_tokens: int = 9_000_000
     """Tokens of the second stream, which has comments on steps."""
     glance: float = HABITS["glance"]
     """Share of glances among the comments (minisw/problems/arithmetic/comments.py)."""
@@ -58,9 +58,9 @@ class Pretraining:
     """Share of comments that check the step's equations."""
     redo: float = HABITS["redo"]
     """Share of comments that do the step anew."""
-    row: int = 384
-    """Tokens of a packed row."""
-    batch: int = 32
+    row: int = 512
+    """Tokens of a packed row; longer chats are left out."""
+    batch: int = 24
     """Rows of a step."""
     compile: bool = False
     """Use torch.compile, which takes a minute: twice the tokens per second on CPUs with bf16, no gain on others."""
@@ -220,33 +220,37 @@ def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], l
 
 def batches(
     tokenizer: PreTrainedTokenizerFast, knobs: Pretraining, text: Stream = FIRST
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of packed rows: ids and targets, both [batch, row]; the loss ignores a target of -100.
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Batches of packed rows: ids, targets and positions, all [batch, row]; the loss ignores a target of -100.
 
-    Rows have one fixed length, because compiled code is made for one shape. A chat goes whole into the first open row that
-    has room for it. A chat longer than a row is left out.
+    A chat goes whole into the first open row that has room for it, so the first chat of a row tends to be a long one.
+    Positions start anew with each chat, from which the model knows that chats do not see each other: otherwise it would learn
+    that a chat without another one before it has a long reply.
     """
     stream, pad = chats(knobs.seed, text), tokenizer.pad_token_id
-    open_rows: list[tuple[list[int], list[int]]] = []
-    full: list[tuple[list[int], list[int]]] = []
+    open_rows: list[tuple[list[int], list[int], list[int]]] = []  # ids, targets, positions
+    full: list[tuple[list[int], list[int], list[int]]] = []
     while True:
         ids, counted = encode(tokenizer, next(stream))
         if len(ids) > knobs.row:
             continue
         row = next((row for row in open_rows if len(row[0]) + len(ids) <= knobs.row), None)
         if row is None:
-            row = ([], [])
+            row = ([], [], [])
             open_rows.append(row)
         row[0].extend(ids)
         row[1].extend(i if keep else -100 for i, keep in zip(ids, counted, strict=True))
+        row[2].extend(range(len(ids)))
         if len(row[0]) > knobs.row - 24 or len(open_rows) > 48:
             fullest = max(open_rows, key=lambda row: len(row[0]))
             open_rows.remove(fullest)
             full.append(fullest)
         if len(full) == knobs.batch:
+            padding = [knobs.row - len(ids) for ids, _, _ in full]
             yield (
-                torch.tensor([ids + [pad] * (knobs.row - len(ids)) for ids, _ in full]),
-                torch.tensor([targets + [-100] * (knobs.row - len(targets)) for _, targets in full]),
+                torch.tensor([ids + [pad] * n for (ids, _, _), n in zip(full, padding, strict=True)]),
+                torch.tensor([targets + [-100] * n for (_, targets, _), n in zip(full, padding, strict=True)]),
+                torch.tensor([positions + list(range(n)) for (_, _, positions), n in zip(full, padding, strict=True)]),
             )
             full = []
 
@@ -320,9 +324,9 @@ def read_stream(
     ]
     bf16 = fast_bf16()
 
-    def loss_of(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss_of(ids: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            hidden = model.model(ids, use_cache=False).last_hidden_state  # [batch, row, hidden]
+            hidden = model.model(ids, position_ids=positions, use_cache=False).last_hidden_state  # [batch, row, hidden]
             logits = model.lm_head(hidden[:, :-1])  # [batch, row-1, vocabulary]
         return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets[:, 1:].flatten())
 
@@ -330,12 +334,12 @@ def read_stream(
         loss_of = torch.compile(loss_of)
     model.train()
     curve, begin, running, seen, step = curves.setdefault(name, []), time.time(), [], 0, 0
-    for ids, targets in batches(tokenizer, knobs, text):
+    for ids, targets, positions in batches(tokenizer, knobs, text):
         scale = min(1.0, (step + 1) / knobs.warmup) * min(1.0, (1 - seen / tokens) / 0.8)  # flat, then down to zero
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = peak * max(scale, 0.003)
-        loss = loss_of(ids, targets)
+        loss = loss_of(ids, targets, positions)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:

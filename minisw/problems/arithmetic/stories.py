@@ -63,7 +63,7 @@ class Style:
 
 
 PLAIN = Style(ONE_CALCULATION, swapped=0.0, distractors=(0.25,), foreign=0.0, retold=0.75)
-RICH = Style(tuple(KINDS), swapped=0.25, distractors=(0.5, 0.5), foreign=0.5, retold=0.5)
+RICH = Style(tuple(KINDS), swapped=0.5, distractors=(0.5, 0.5, 0.3), foreign=0.5, retold=0.5)
 
 
 # --- stories -------------------------------------------------------------------------------------------------------------
