@@ -46,7 +46,8 @@ def test_with_the_judges_request_only_the_question_is_another(tiny_lm, context_o
     for request, examples in (("judge", as_judge), ("classify", own)):
         judge = DiscriminativeJudge(context, None, request=request)
         assert [judge.prompt(step) for step in steps] == [e.prompt for e in examples]
-    scores = {r: [j.p_positive for j in DiscriminativeJudge(context, None, request=r).judge(steps)] for r in ("judge", "classify")}
+    judges = {request: DiscriminativeJudge(context, None, request=request) for request in ("judge", "classify")}
+    scores = {request: [j.p_positive for j in judge.judge(steps)] for request, judge in judges.items()}
     assert scores["judge"] != pytest.approx(scores["classify"], abs=1e-4)
     for request, own_scores in scores.items():  # what validation measures is asked by the same request
         measured = validation_metrics(context, None, steps, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -88,9 +89,11 @@ def test_grpo_makes_the_paid_reply_more_likely(new_lm, context_of, fake_sampler,
     train_stepwiser(trainer)
     judge = GenerativeJudge(context, STEPWISER)
     prompts = [judge.prompt(s) for s in trainer.steps]
-    before, after = (p_positive(context, name, prompts, [P, P]) for name in (REJECTION_SAMPLED, STEPWISER))
+    before, after = (
+        [math.log(p / (1 - p)) for p in p_positive(context, name, prompts, [P, P])] for name in (None, STEPWISER)
+    )
     assert [s.label for s in trainer.steps] == [True, False]
-    assert after[0] > before[0] + 0.05 and after[1] < before[1] - 0.05
+    assert after[0] > before[0] + 0.5 and after[1] < before[1] - 0.5
 
 
 def test_without_rs_ft_it_says_what_is_missing(new_lm, context_of, steps):

@@ -85,7 +85,7 @@ class Scripted:
             sound = "99" not in prompt.split("New step:")[1]
             text = POSITIVE if sound != (count > 1 and number == 0) else NEGATIVE
         else:
-            text = {"rejection_sampled": POSITIVE, "stepwiser_tenth": NEGATIVE, "stepwiser_hundredth": NEGATIVE, None: "?"}[self.lm.active]
+            text = {"rejection_sampled": POSITIVE, None: "?"}.get(self.lm.active, NEGATIVE)
         return Completion(self.lm.encode(text) + [self.lm.tokenizer.eos_token_id], True)
 
 
@@ -111,19 +111,20 @@ def make_run(tmp_path, new_lm, recipe=RECIPE, make_task=None):
     return run, splits
 
 
-@pytest.fixture
-def finished(tmp_path, new_lm, monkeypatch):
-    """(run, splits loaded, resamples of every bootstrap) after the stage."""
-    run, splits = make_run(tmp_path, new_lm)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, new_lm):
+    """(run, splits loaded, resamples of every bootstrap) after the stage. Tests only read it."""
+    run, splits = make_run(tmp_path_factory.mktemp("finished"), new_lm)
     resamples, original = [], stats.bootstrap
 
     def bootstrap(rows, statistic, seed, count=1000, groups=None):
         resamples.append(count)
         return original(rows, statistic, seed, count, groups)
 
-    monkeypatch.setattr("minisw.evaluate.stats.bootstrap", bootstrap)
-    monkeypatch.setattr("minisw.evaluate.metrics.bootstrap", bootstrap)
-    evaluate.run_stage(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minisw.evaluate.stats.bootstrap", bootstrap)
+        patch.setattr("minisw.evaluate.metrics.bootstrap", bootstrap)
+        evaluate.run_stage(run)
     yield run, splits, resamples
     run._lock.close()
 
@@ -190,7 +191,7 @@ def test_every_generative_judge_is_sampled_too_up_to_the_first_error(finished):
     row = rows["stepwiser"]
     assert row["f1_sampled"] == pytest.approx(2 / 3) and row["f1_majority"] == 1 and row["unparseable_sampled"] == 0
     assert rows["untrained"]["unparseable_sampled"] == 1 and rows["untrained"]["f1_majority"] == 0
-    assert all("f1_sampled" not in rows[name] and "habits/redo" not in rows[name] for name in ("always_positive", "discriminative"))
+    assert not any("f1_sampled" in rows[name] for name in ("always_positive", "discriminative"))
     assert all("predictions_sampled" not in row and "predictions" not in row for row in rows.values())
 
 
@@ -243,7 +244,8 @@ def test_an_item_up_to_its_error_is_otherwise_the_same(label, kept):
 def test_classifier_and_probabilities_use_their_own_adapters(finished):
     run = finished[0]
     saved = [j.p_positive for j in judgments(run, "discriminative")]
-    own, bare = ([j.p_positive for j in DiscriminativeJudge(run.judge_context, a, request="judge").judge(steps())] for a in ADAPTERS[1:3])
+    classifiers = [DiscriminativeJudge(run.judge_context, adapter, request="judge") for adapter in ADAPTERS[1:3]]
+    own, bare = ([j.p_positive for j in classifier.judge(steps())] for classifier in classifiers)
     assert saved == pytest.approx(own, abs=1e-6) and saved != pytest.approx(bare, abs=1e-3)
     assert [j.verdict for j in judgments(run, "discriminative")] == [p >= 0.5 for p in own]
     made = judgments(run, "stepwiser")
@@ -292,7 +294,8 @@ def test_the_showcase_leaves_labels_behind_the_first_error_open(finished):
 @pytest.mark.slow
 def test_solutions_that_break_the_format_or_exceed_the_count_are_left_out(tmp_path, new_lm, monkeypatch):
     monkeypatch.setitem(CHUNKS, "Tom has 12 apples.", ("12+3=15. ", "</chunk>\\boxed{15}.<chunk>x"))
-    run, _ = make_run(tmp_path, new_lm, dataclasses.replace(RECIPE, evaluate=EvaluateKnobs(solutions=1, samples=0, pass_samples=0, resamples=5)))
+    knobs = EvaluateKnobs(solutions=1, samples=0, pass_samples=0, resamples=5)
+    run, _ = make_run(tmp_path, new_lm, dataclasses.replace(RECIPE, evaluate=knobs))
     evaluate.run_stage(run)
     assert metrics(run)["items"] == 1 and "Anna" in calls(run, "stepwiser", sampled=False)[0][1][0][0]
     run._lock.close()
