@@ -412,7 +412,8 @@ def finished(run, new_lm, monkeypatch) -> Path:
     lm.save_adapter("policy", run.folder / "segment" / "policy")
     for name in ("stepwiser", "discriminative"):
         lm.save_adapter(name, run.folder / "judges" / name)
-    write_json(run.folder / "judges" / "metrics.json", {"stepwiser": {"labels": 8}, "discriminative": {"threshold": 0.75, "prompt": "judge"}})
+    classifier = {"threshold": 0.75, "prompt": "judge"}
+    write_json(run.folder / "judges" / "metrics.json", {"stepwiser": {"labels": 8}, "discriminative": classifier})
     run.close()
     monkeypatch.setattr(saved_run, "load_base", lambda knobs: new_lm())
     return run.folder
