@@ -88,7 +88,7 @@ GPU_8GB = Recipe(
     problems=ProblemKnobs(source="gsm8k", prompts="english", train=2000, validation=300, test=400),
     policy=PolicyKnobs(temperature=0.7, max_text_tokens=400, max_chunks=12, max_chunk_tokens=200),
     segment=SegmentKnobs(teacher="numbered", samples=4, keep=2, tries=4, training=Training(lr=2e-4, epochs=2, batch=16)),
-    annotate=AnnotateKnobs(problems=2000, samples=4, keep=2, branches=8, max_solutions=1000, pass_solutions=200),
+    annotate=AnnotateKnobs(problems=2000, samples=4, keep=2, branches=8, max_solutions=1000),
     classifier=ClassifierKnobs(lrs=(1e-4, 3e-4), max_epochs=3, batch=32),
     judge=JudgeKnobs(
         labels=1000,

@@ -23,6 +23,12 @@ def test_data_dir_has_a_short_name(tmp_path):
     assert parse([*arguments[:2], f"--data-dir={tmp_path}"]).problems.data_dir == tmp_path
 
 
+def test_a_study_has_three_seeds_unless_told_otherwise():
+    assert (parse([]).study, parse([]).seeds) == ("", 3)
+    command = parse(["--study", "habits", "--seeds", "1", "--judge.no-analysis", "--judge.no-balanced"])
+    assert (command.study, command.seeds) == ("habits", 1) and not command.judge.analysis and not command.judge.balanced
+
+
 def test_zeros_that_mean_none_and_extreme_values_are_allowed():
     for preset in ("tiny", "smoke"):
         parse(["--preset", preset, "--seed", "0", "--problems.hard", "0", "--judge.kl", "0", "--judge.no-tenth"])
@@ -44,8 +50,12 @@ BAD = [
     (["--annotate.rule", "my_rule"], "cannot read the command line"),
     (["--out", __file__], "is a file: give a folder"),
     # numbers
+    (["--study", "soup"], "cannot read the command line"),
+    (["--study", "habits", "--dry-run"], "leave out --stage and --dry-run"),
+    (["--study", "ablations", "--stage", "judges"], "leave out --stage and --dry-run"),
+    (["--study", "habits", "--seeds", "0"], "--seeds is 0: it must be above 0"),
     (["--seed", "-1"], "--seed is -1: it must be at least 0"),
-    (["--judge.format-samples", "0"], "--judge.format-samples is 0: it must be above 0"),
+    (["--judge.rs-samples", "0"], "--judge.rs-samples is 0: it must be above 0"),
     (["--model.slots", "-1"], "--model.slots is -1: it must be above 0"),
     (["--problems.hard", "-1"], "--problems.hard is -1: it must be at least 0"),
     (["--problems.train", "100000000000"], "--problems.train is 100000000000: it must be at most 10000000"),

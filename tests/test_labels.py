@@ -136,6 +136,17 @@ def test_labelled_steps_have_their_own_question_history_and_solution():
     assert [(s.chunk, s.label) for s in by_ratio] == [("a", True), ("b", False), ("d", False)]
 
 
+@pytest.mark.parametrize(("branches", "signs"), [(1, [N]), (2, [P, N]), (3, [P, P, P]), (4, [P, P, P]), (9, [P, P, P])])
+def test_only_the_first_completions_of_a_boundary_count(branches, signs):
+    """Right completions after chunk 1: the second; after chunk 2: the third; the stored Q is that of four."""
+    hits = ((P, P, P, P), (N, P, N, N), (N, N, P, N))
+    solution = AnnotatedSolution("p", ("a", "b", "c"), True, labels.values(hits, True), hits)
+    knobs = AnnotateKnobs(branches=branches)
+    assert [s.label for s in labels.labelled_steps([solution], {"p": "P?"}, knobs)] == signs
+    stored = AnnotatedSolution("p", ("a", "b", "c"), True, (1.0, 0.5, 0.0, 1.0))  # without hits, its own Q counts
+    assert [s.label for s in labels.labelled_steps([stored], {"p": "P?"}, knobs)] == [P, N]
+
+
 def test_load_steps_reads_one_split(tmp_path):
     (tmp_path / "questions.json").write_text(json.dumps({"p": "P?", "q": "Q?"}))
     write_jsonl(tmp_path / "train.jsonl", [AnnotatedSolution("p", ("a",), True, (0.5, 1.0))])

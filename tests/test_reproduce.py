@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minisw import reproduce
+from minisw import pipeline, reproduce
 from minisw.cli import STAGES, parse
 from minisw.records import write_json
 
@@ -17,7 +17,7 @@ def scripted(monkeypatch) -> list[str]:
     """Stages that only note their names, and no check of memory."""
     calls: list[str] = []
     functions = {name: lambda run, name=name: calls.append(name) for name in STAGES}
-    monkeypatch.setattr(reproduce, "STAGE_FUNCTIONS", functions)
+    monkeypatch.setattr(pipeline, "STAGE_FUNCTIONS", functions)
     monkeypatch.setattr(reproduce.preflight, "check", lambda run: calls.append("preflight"))
     return calls
 
@@ -27,7 +27,7 @@ def start(folder: Path, *arguments: str) -> None:
 
 
 def test_stages_are_run_in_order_and_once(scripted, tmp_path, capsys):
-    assert tuple(reproduce.STAGE_FUNCTIONS) == STAGES
+    assert tuple(pipeline.STAGE_FUNCTIONS) == STAGES
     start(tmp_path / "r")
     assert scripted == ["preflight", *STAGES]
     printed = capsys.readouterr().err
@@ -40,7 +40,7 @@ def test_stages_are_run_in_order_and_once(scripted, tmp_path, capsys):
 
 
 def test_every_stage_has_its_own_function():
-    for name, function in reproduce.STAGE_FUNCTIONS.items():
+    for name, function in pipeline.STAGE_FUNCTIONS.items():
         assert function.__module__ == f"minisw.stages.{name}"
 
 
@@ -49,7 +49,7 @@ def test_a_failed_stage_is_run_again_and_those_before_it_are_not(scripted, tmp_p
         raise ValueError("no labels")
 
     with monkeypatch.context() as patch:
-        patch.setitem(reproduce.STAGE_FUNCTIONS, "judges", fails)
+        patch.setitem(pipeline.STAGE_FUNCTIONS, "judges", fails)
         with pytest.raises(ValueError, match="no labels"):
             start(tmp_path / "r")
     assert scripted == ["preflight", "segment", "annotate"]
@@ -75,7 +75,7 @@ def test_the_end_prints_claims_and_the_report_shows_its_own_time(scripted, tmp_p
         write_json(run.folder / "claims.json", [])
 
     monkeypatch.setattr(reproduce, "claims_table", lambda claims: f"table of {claims}")
-    monkeypatch.setitem(reproduce.STAGE_FUNCTIONS, "report", report)
+    monkeypatch.setitem(pipeline.STAGE_FUNCTIONS, "report", report)
     monkeypatch.setattr(reproduce.report, "run_stage", report)
     start(tmp_path / "r")
     printed = capsys.readouterr().err

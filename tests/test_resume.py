@@ -22,6 +22,7 @@ TOY = (  # fewer solutions in stages 1 and 2 would leave no labels
     "--annotate.problems 10 --annotate.samples 6 --annotate.keep 3 --annotate.branches 2 --annotate.max-solutions 12 "
     "--judge.labels 12 --judge.passes 1 --judge.steps 2 --judge.prompts 3 --judge.group 2 --judge.max-new-tokens 60 "
     "--classifier.max-epochs 1 --classifier.lrs 1e-3 --classifier.max-lrs 2 --evaluate.solutions 4 --evaluate.resamples 20 "
+    "--judge.rs-samples 4 --evaluate.samples 2 --evaluate.pass-samples 2 "
     "--search.problems 2 --search.votes 2 --search.tries 2"
 ).split()
 KILLS = [

@@ -412,7 +412,8 @@ def finished(run, new_lm, monkeypatch) -> Path:
     lm.save_adapter("policy", run.folder / "segment" / "policy")
     for name in ("stepwiser", "discriminative"):
         lm.save_adapter(name, run.folder / "judges" / name)
-    write_json(run.folder / "judges" / "metrics.json", {"stepwiser": {"labels": 8}, "discriminative": {"threshold": 0.75}})
+    classifier = {"threshold": 0.75, "prompt": "judge"}
+    write_json(run.folder / "judges" / "metrics.json", {"stepwiser": {"labels": 8}, "discriminative": classifier})
     run.close()
     monkeypatch.setattr(saved_run, "load_base", lambda knobs: new_lm())
     return run.folder
@@ -444,7 +445,7 @@ def test_judges_of_a_read_run_have_their_adapters_and_settings(finished):
     saved = open_run(finished)
     assert saved.judge("stepwiser").adapter == "stepwiser" and saved.judge("untrained").adapter is None
     classifier = saved.judge("discriminative")
-    assert isinstance(classifier, DiscriminativeJudge) and classifier.threshold == 0.75
+    assert isinstance(classifier, DiscriminativeJudge) and (classifier.threshold, classifier.request) == (0.75, "judge")
     with pytest.raises(ValueError, match="no judge 'referee': choose one of always_positive, "):
         saved.judge("referee")
     with pytest.raises(ValueError, match="no adapter in .*stepwiser_tenth"):

@@ -36,6 +36,12 @@ def test_rules_go_through_the_filter_too():
     assert teacher.segmentations(base_with(None), task, ["a\nb", "c"], SegmentKnobs(teacher="rules"), 0) == [[], [["c"]]]
 
 
+def test_blank_lines_cut_at_every_blank_line_without_the_model():
+    base = base_with(None)
+    offers = teacher.segmentations(base, fake_task({}), TEXTS, SegmentKnobs(teacher="blank_lines", tries=3), 0)
+    assert offers == [[["Add 3.\n\n", "Then 4."]], [[TEXTS[1]]]] and not base.sampler.calls
+
+
 def test_a_prompted_teacher_copies_each_text_at_the_policys_temperature():
     replies = {"Add 3.": "Add 3.</chunk><chunk>Then 4.</chunk>", "One ": "One one. Two.</chunk>\n<chunk>Three. Four.</chunk>"}
     base = base_with(lambda text, sample: next(reply for start, reply in replies.items() if start in text))

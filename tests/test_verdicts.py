@@ -91,6 +91,15 @@ def test_the_reward_is_one_for_an_analysis_and_the_verdict_of_its_own_step():
     assert [reward(i, WRONG) for i in range(3)] == [0.0, 1.0, 0.0]
 
 
+def test_with_a_beginning_the_verdict_alone_is_paid():
+    steps = [LabelledStep("p", "?", (), "step", label) for label in (True, False)]
+    reward = verdict_reward(steps, "\\boxed{")
+    assert [reward(i, "Positive}") for i in range(2)] == [1.0, 0.0]
+    assert [reward(i, "Negative}") for i in range(2)] == [0.0, 1.0]
+    assert [reward(i, "4}") for i in range(2)] == [0.0, 0.0]
+    assert [verdict_reward(steps)(i, word + "}") for i, word in enumerate(("Positive", "Negative"))] == [0.0, 0.0]
+
+
 def test_the_reward_of_a_bare_or_unreadable_verdict_is_zero():
     reward = verdict_reward([LabelledStep("p", "?", (), "a", True), LabelledStep("p", "?", (), "a", False)])
     assert [reward(0, P), reward(0, f"Verdict: {P}"), reward(1, N), reward(1, f"Verdict: {N}")] == [0.0] * 4

@@ -1,5 +1,6 @@
 """First-error metrics: by hand, and relations that must hold for any judge."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -203,6 +204,82 @@ def test_difference_is_paired_and_antisymmetric():
     better = [p if p == i.label else i.label if n % 2 else p for n, (p, i) in enumerate(zip(a, items, strict=True))]
     low, high = metrics.f1_difference(items, better, a, 0, 300)[1]
     assert low >= 0  # `better` is right wherever `a` is; unpaired resamples would not know
+
+
+# --- several samples of each step ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4, 5])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(samples):
+    for right, k in itertools.product(range(samples + 1), range(1, samples + 1)):
+        subsets = list(itertools.combinations([i < right for i in range(samples)], k))
+        assert metrics.pass_at_k(right, samples, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def voted(rng, items, samples):
+    """Random votes on every step of the items, some unreadable; the verdict is not the majority's everywhere."""
+    draw = lambda: tuple(rng.choice([True, True, False, None]) for _ in range(samples))  # noqa: E731
+    return [[Judgment(rng.choice([True, False]), votes=draw()) for _ in item.chunks] for item in items]
+
+
+def test_sample_k_of_an_item_takes_vote_k_of_every_step():
+    rng, samples = random.Random(2), 3
+    items = [item(rng.choice([-1, 0, 1, 2]), True, question=str(i)) for i in range(40)]
+    judgments = voted(rng, items, samples)
+    found = metrics.sampled(items, judgments, 0, 30)
+    each = [[metrics.predict([j.votes[k] for j in own]) for own in judgments] for k in range(samples)]
+    assert found["predictions_sampled"] == list(zip(*each, strict=True)) and found["samples"] == samples
+    labels = [i.label for i in items]
+    f1s = [metrics.f1_official(labels, own) for own in each]
+    assert found["f1_sampled"] == pytest.approx(sum(f1s) / samples) and len(set(f1s)) > 1
+    rows = list(zip(items, found["predictions_sampled"], strict=True))
+    assert metrics.mean_f1(rows) == found["f1_sampled"]
+    majority = [metrics.predict([j.verdict for j in own]) for own in judgments]
+    assert found["f1_majority"] == pytest.approx(metrics.f1_official(labels, majority)) != found["f1_sampled"]
+    votes = [v for own in judgments for j in own for v in j.votes]
+    assert found["unparseable_sampled"] == pytest.approx(votes.count(None) / len(votes))
+    for key in ("sampled", "majority"):
+        low, high = found[f"interval_{key}"]
+        assert low < found[f"f1_{key}"] < high
+
+
+def test_a_difference_between_sampled_judges_is_that_of_their_mean_f1():
+    rng = random.Random(3)
+    items = [item(rng.choice([-1, 0, 1, 2]), True, question=str(i)) for i in range(40)]
+    a, b = (metrics.sampled(items, voted(rng, items, n), 0, 5) for n in (3, 2))
+    measured, (low, high) = metrics.f1_difference(items, a["predictions_sampled"], b["predictions_sampled"], 0, 50)
+    assert measured == pytest.approx(a["f1_sampled"] - b["f1_sampled"]) and low <= measured <= high
+    some = [i.label if n % 3 else 0 for n, i in enumerate(items)]
+    other = [i.label if n % 2 else -1 for n, i in enumerate(items)]
+    plain = metrics.f1_difference(items, some, other, 0, 50)
+    assert plain[0] != 0 and metrics.f1_difference(items, [(p,) for p in some], [(p,) for p in other], 0, 50) == plain
+
+
+def test_the_pass_curve_by_hand():
+    """Two solutions of four samples: an error at step 1, found by one sample; and none, accepted by two."""
+    T, F, N = True, False, None
+    items = [item(1, False), item(-1, True, n=2)]
+    judgments = [
+        [Judgment(T, votes=(T, T, F, T)), Judgment(F, votes=(F, T, F, N)), Judgment(T, votes=(T, T, T, T))],
+        [Judgment(T, votes=(T, T, T, T)), Judgment(T, votes=(F, T, N, T))],
+    ]
+    curve = metrics.pass_curve(items, judgments)
+    assert [row["k"] for row in curve] == [1, 2, 4]
+    # steps: Positive ones have 3, 4 and 2 right votes of 4, the Negative one 2; what follows the error does not count
+    positive = [(3 / 4 + 1 + 2 / 4) / 3, (1 + 1 + 5 / 6) / 3, 1]
+    negative = [2 / 4, 5 / 6, 1]
+    solutions = [(1 / 4 + 2 / 4) / 2, (1 / 2 + 5 / 6) / 2, 1]
+    assert [row["steps"] for row in curve] == pytest.approx([(p + n) / 2 for p, n in zip(positive, negative, strict=True)])
+    assert [row["solutions"] for row in curve] == pytest.approx(solutions)
+
+
+def test_sides_of_a_pass_curve_have_equal_weight_and_one_side_alone_counts_whole():
+    right, wrong = [[Judgment(True, votes=(True, True))]], [[Judgment(True, votes=(True, True))]]
+    items = [item(-1, True, n=1)] * 9 + [item(0, False, n=1)]
+    assert metrics.pass_curve(items, right * 9 + wrong)[0] == {"k": 1, "steps": 0.5, "solutions": 0.5}
+    assert metrics.pass_curve(items[:9], right * 9)[1] == {"k": 2, "steps": 1, "solutions": 1}
+    three = [[Judgment(True, votes=(True, True, False))]]
+    assert [row["k"] for row in metrics.pass_curve(items[:1], three)] == [1, 2]
 
 
 def test_the_metrics_import_no_torch():

@@ -42,7 +42,7 @@ def request_texts() -> list[str]:
 @pytest.fixture(scope="session")
 def context_of():
     """`context_of(lm, sampler)`: a judge's context on the arithmetic prompts."""
-    return lambda lm, sampler=None, prompts=ARITHMETIC: JudgeContext(lm, sampler, prompts, 40, 4096)
+    return lambda lm, sampler=None, prompts=ARITHMETIC, analysis=True: JudgeContext(lm, sampler, prompts, 40, 4096, analysis)
 
 
 def _bpe_lm(corpus: list[str], size: int) -> LanguageModel:

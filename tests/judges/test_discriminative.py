@@ -18,13 +18,14 @@ from minisw.judges.discriminative import (
     best_row,
     classifier_examples,
     has_turned,
-    next_lr,
+    next_setting,
     should_stop,
     train_classifier,
+    validation_metrics,
 )
 from minisw.recipe import ClassifierKnobs, Lora
 
-KNOBS = ClassifierKnobs(lrs=(1e-3, 2e-3), max_lrs=4, max_epochs=4, patience=1, batch=4)
+KNOBS = ClassifierKnobs(("classify",), lrs=(1e-3, 2e-3), max_lrs=4, max_epochs=4, patience=1, batch=4)
 
 
 def classify_texts(texts):
@@ -35,6 +36,23 @@ def test_examples_teach_plus_for_a_positive_label_and_minus_for_a_negative_one(t
     examples = classifier_examples(context_of(tiny_lm), steps)
     assert [e.prompt for e in examples] == [tiny_lm.chat(text) for text in classify_texts(request_texts)]
     assert [tiny_lm.decode(e.completion) for e in examples] == ["+", "+", "-", "+", "-"]
+
+
+def test_with_the_judges_request_only_the_question_is_another(tiny_lm, context_of, steps, request_texts):
+    context = context_of(tiny_lm)
+    as_judge, own = (classifier_examples(context, steps, request) for request in ("judge", "classify"))
+    assert [e.prompt for e in as_judge] == [tiny_lm.chat(text) for text in request_texts]
+    assert [e.completion for e in as_judge] == [e.completion for e in own]
+    for request, examples in (("judge", as_judge), ("classify", own)):
+        judge = DiscriminativeJudge(context, None, request=request)
+        assert [judge.prompt(step) for step in steps] == [e.prompt for e in examples]
+    judges = {request: DiscriminativeJudge(context, None, request=request) for request in ("judge", "classify")}
+    scores = {request: [j.p_positive for j in judge.judge(steps)] for request, judge in judges.items()}
+    assert scores["judge"] != pytest.approx(scores["classify"], abs=1e-4)
+    for request, own_scores in scores.items():  # what validation measures is asked by the same request
+        measured = validation_metrics(context, None, steps, request)
+        assert measured["auc"] == stats.auc(own_scores, [s.label for s in steps])
+        assert measured["threshold"] == best_threshold(*by_solution(steps, own_scores))[0]
 
 
 def test_the_score_is_p_plus_by_its_own_adapter_and_the_threshold_decides(new_lm, context_of, steps):
@@ -55,7 +73,7 @@ def test_the_score_is_p_plus_by_its_own_adapter_and_the_threshold_decides(new_lm
 @pytest.mark.slow
 def test_training_moves_the_score_towards_the_labels(new_lm, context_of, steps):
     lm = new_lm()
-    knobs = ClassifierKnobs(lrs=(2e-2,), max_lrs=1, max_epochs=8, patience=8, batch=5)
+    knobs = ClassifierKnobs(("classify",), lrs=(2e-2,), max_lrs=1, max_epochs=8, patience=8, batch=5)
     trainer = JudgeTrainer(context_of(lm), steps, validation=steps, classifier=knobs, lora=Lora(4, 8))
     metrics = train_classifier(trainer)
     judgments = DiscriminativeJudge(trainer.context, DISCRIMINATIVE).judge(steps)
@@ -68,29 +86,38 @@ def test_training_moves_the_score_towards_the_labels(new_lm, context_of, steps):
 
 
 def test_labels_are_counted_once_and_validation_labels_too(new_lm, context_of, steps):
-    knobs = ClassifierKnobs(lrs=(1e-3,), max_lrs=1, max_epochs=1, batch=4)
+    knobs = ClassifierKnobs(("judge",), lrs=(1e-3,), max_lrs=1, max_epochs=1, batch=4)
     trainer = JudgeTrainer(context_of(new_lm()), steps[:4] * 3, steps[3:], classifier=knobs, lora=Lora(4, 8))
     metrics = train_classifier(trainer)
     assert metrics["labels"] == 4 and metrics["validation_labels"] == 2
+    assert metrics["prompt"] == "judge" and "request 'judge'" in metrics["training"]
 
 
-@pytest.mark.parametrize("missing", ["steps", "validation", "lrs"])
-def test_what_is_missing_is_one_line(missing, tiny_lm, context_of, steps):
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("steps", "there are 0 and 5"),
+        ("validation", "there are 5 and 0"),
+        ("lrs", "no learning rate"),
+        ("prompts", "no request"),
+    ],
+)
+def test_what_is_missing_is_one_line(missing, words, tiny_lm, context_of, steps):
     trainer = JudgeTrainer(context_of(tiny_lm), steps, steps)
-    if missing == "lrs":
-        trainer = dataclasses.replace(trainer, classifier=ClassifierKnobs(lrs=()))
+    if missing in ("lrs", "prompts"):
+        trainer = dataclasses.replace(trainer, classifier=dataclasses.replace(KNOBS, **{missing: ()}))
     else:
         trainer = dataclasses.replace(trainer, **{missing: ()})
-    with pytest.raises(ValueError, match="classifier") as caught:
+    with pytest.raises(ValueError, match=words) as caught:
         train_classifier(trainer)
-    assert "\n" not in str(caught.value)
+    assert "classifier" in str(caught.value) and "\n" not in str(caught.value)
 
 
 # --- the rules of the sweep ------------------------------------------------------------------------------------------------
 
 
-def rows(table: dict[float, list[float]]) -> list[dict]:
-    return [{"lr": lr, "epochs": n, "auc": auc} for lr, aucs in table.items() for n, auc in enumerate(aucs, 1)]
+def rows(table: dict[float, list[float]], prompt: str = "classify") -> list[dict]:
+    return [{"prompt": prompt, "lr": lr, "epochs": n, "auc": auc} for lr, aucs in table.items() for n, auc in enumerate(aucs, 1)]
 
 
 @pytest.mark.parametrize(
@@ -122,14 +149,43 @@ def test_a_training_stops_when_it_no_longer_improves(aucs, patience, stop):
     ],
 )
 def test_the_next_learning_rate(table, lr):
-    assert next_lr(rows(table), KNOBS) == lr
+    assert next_setting(rows(table), KNOBS) == (None if lr is None else ("classify", lr))
+
+
+BOTH = dataclasses.replace(KNOBS, prompts=("classify", "judge"))
+
+
+@pytest.mark.parametrize(
+    ("classify", "judge", "expected"),
+    [
+        ({}, {}, ("classify", 1e-3)),
+        ({1e-3: [0.9]}, {}, ("judge", 1e-3)),  # both requests at the first rate, however good the first was
+        ({1e-3: [0.6]}, {1e-3: [0.7]}, ("judge", 2e-3)),  # then the grid with the better one
+        ({1e-3: [0.7]}, {1e-3: [0.6, 0.65]}, ("classify", 2e-3)),
+        ({1e-3: [0.7]}, {1e-3: [0.7]}, ("classify", 2e-3)),  # the first of equals
+        ({1e-3: [0.6]}, {1e-3: [0.7], 2e-3: [0.65]}, ("judge", 5e-4)),
+        ({1e-3: [0.6]}, {1e-3: [0.7], 2e-3: [0.65], 5e-4: [0.6]}, None),
+        # the rate of the other request does not count towards the limit, nor as a neighbour
+        ({1e-3: [0.6]}, {1e-3: [0.65], 2e-3: [0.7], 4e-3: [0.8]}, ("judge", 8e-3)),
+        ({1e-3: [0.6]}, {1e-3: [0.65], 2e-3: [0.7], 4e-3: [0.8], 8e-3: [0.9]}, None),
+    ],
+)
+def test_the_better_request_is_found_first_and_only_its_rates_are_searched(classify, judge, expected):
+    assert next_setting(rows(classify) + rows(judge, "judge"), BOTH) == expected
+
+
+def test_only_rates_of_the_best_request_show_that_a_sweep_has_turned():
+    best = rows({2e-3: [0.6, 0.9, 0.7], 4e-3: [0.5, 0.4]}, "judge")
+    assert has_turned(best + rows({1e-3: [0.5]}, "judge"))
+    assert not has_turned(best + rows({1e-3: [0.5]}, "classify"))
+    assert not has_turned(rows({2e-3: [0.6, 0.9], 1e-3: [0.5], 4e-3: [0.5]}, "judge") + rows({2e-3: [0.5, 0.5, 0.5]}))
 
 
 def test_one_learning_rate_alone_is_left_on_both_sides():
     knobs = dataclasses.replace(KNOBS, lrs=(1e-3,))
-    assert next_lr(rows({1e-3: [0.6]}), knobs) == 2e-3
-    assert next_lr(rows({1e-3: [0.6], 2e-3: [0.5]}), knobs) == 5e-4
-    assert next_lr(rows({1e-3: [0.6], 2e-3: [0.5], 5e-4: [0.5]}), knobs) is None
+    assert next_setting(rows({1e-3: [0.6]}), knobs) == ("classify", 2e-3)
+    assert next_setting(rows({1e-3: [0.6], 2e-3: [0.5]}), knobs) == ("classify", 5e-4)
+    assert next_setting(rows({1e-3: [0.6], 2e-3: [0.5], 5e-4: [0.5]}), knobs) is None
 
 
 @pytest.mark.parametrize(
@@ -146,7 +202,9 @@ def test_a_sweep_has_turned_when_the_best_is_inside(table, turned):
 
 
 def test_the_best_row_is_the_first_of_equals():
-    assert best_row(rows({1e-3: [0.5, 0.7], 2e-3: [0.7, 0.6]})) == {"lr": 1e-3, "epochs": 2, "auc": 0.7}
+    assert best_row(rows({1e-3: [0.5, 0.7], 2e-3: [0.7, 0.6]})) == {
+        "prompt": "classify", "lr": 1e-3, "epochs": 2, "auc": 0.7
+    }  # fmt: skip
 
 
 # --- the sweep with a scripted training ------------------------------------------------------------------------------------
@@ -156,7 +214,7 @@ class Script:
     """Stands in for training and measuring: a state is marked with its rate and epoch, and has the AUC of the table."""
 
     def __init__(self, monkeypatch, lm, table, killed_at=None):
-        self.lm, self.table, self.killed_at, self.trained = lm, table, killed_at, []
+        self.lm, self.table, self.killed_at, self.trained, self.asked = lm, table, killed_at, [], []
         monkeypatch.setattr(discriminative, "train_sft", self.train)
         monkeypatch.setattr(discriminative, "validation_metrics", self.measure)
 
@@ -173,7 +231,8 @@ class Script:
             if monitor.on_epoch(epoch):
                 return
 
-    def measure(self, context, adapter, validation):
+    def measure(self, context, adapter, validation, request):
+        self.asked.append(request)
         value = self.mark(adapter).flatten()[0].item()
         for lr, aucs in self.table.items():
             for epoch, auc in enumerate(aucs, 1):
@@ -210,13 +269,40 @@ def test_it_is_trained_on_the_training_labels_alone(monkeypatch, trainer):
     assert all(signs == ["+", "+", "-", "+", "-"] for *_, signs in script.trained)
     measured = []
 
-    def measure(context, adapter, steps):
+    def measure(context, adapter, steps, request):
         measured.append(steps)
-        return script.measure(context, adapter, steps)
+        return script.measure(context, adapter, steps, request)
 
     monkeypatch.setattr(discriminative, "validation_metrics", measure)
     train_classifier(trainer)
     assert measured and all(s == trainer.validation for s in measured)
+
+
+def test_the_request_of_the_best_state_is_kept(monkeypatch, trainer):
+    """Each request is trained on its own prompts; the marks of both have the same AUCs but for the better request's."""
+    lm, seen = trainer.context.lm, []
+    script = Script(monkeypatch, lm, TABLE)
+    measure = script.measure
+
+    def prefers_judge(context, adapter, steps, request):
+        found = measure(context, adapter, steps, request)
+        return found | {"auc": found["auc"] + (0.05 if request == "judge" else 0.0)}
+
+    train = script.train
+
+    def record(lm, adapter, examples, training, *rest):
+        seen.append((examples, training.lr))
+        train(lm, adapter, examples, training, *rest)
+
+    monkeypatch.setattr(discriminative, "validation_metrics", prefers_judge)
+    monkeypatch.setattr(discriminative, "train_sft", record)
+    metrics = train_classifier(dataclasses.replace(trainer, classifier=BOTH))
+    tried = list(dict.fromkeys((row["prompt"], row["lr"]) for row in metrics["sweep"]))
+    assert tried == [("classify", 1e-3), ("judge", 1e-3), ("judge", 2e-3), ("judge", 4e-3)]
+    assert set(script.asked) == {"classify", "judge"} and metrics["prompt"] == metrics["best"]["prompt"] == "judge"
+    assert metrics["best"]["lr"] == 2e-3 and (script.mark(DISCRIMINATIVE) == torch.tensor(2.02)).all()
+    for (prompt, lr), (examples, trained_lr) in zip(tried, seen, strict=True):
+        assert lr == trained_lr and examples == classifier_examples(trainer.context, trainer.steps, prompt)
 
 
 def test_a_sweep_that_ends_at_its_limit_says_so(monkeypatch, trainer):

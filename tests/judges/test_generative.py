@@ -70,6 +70,24 @@ def test_greedy_votes_are_refused(tiny_lm, context_of):
         GenerativeJudge(context_of(tiny_lm), None, temperature=0.0, votes=8)
 
 
+def test_without_an_analysis_a_reply_begins_with_the_box(new_lm, context_of, fake_sampler, steps, request_texts):
+    lm = new_lm("judge", noise=0.5)
+    ends = iter(["Positive}", "Negative}", "4", "Negative}", "Positive}"])
+    sampler = fake_sampler(lm, lambda text, k: next(ends))
+    judge = GenerativeJudge(context_of(lm, sampler, analysis=False), "judge")
+    judgments = judge.judge(steps, 0, probabilities=True)
+    assert judge.beginning == BOX and GenerativeJudge(context_of(lm), "judge").beginning == ""
+    assert sampler.calls[0]["prompts"] == [lm.decode(lm.chat(text, BOX)) for text in request_texts]
+    assert [j.verdict for j in judgments] == [True, False, None, False, True]
+    assert [j.analysis for j in judgments] == [POSITIVE, NEGATIVE, f"{BOX}4", NEGATIVE, POSITIVE]
+    assert judgments[0].tokens == len(lm.encode("Positive}"))  # the beginning is not sampled
+    # the probability is measured behind the box, which stands there once
+    words = [lm.encode("Positive")[0], lm.encode("Negative")[0]]
+    for i in (0, 1, 3, 4):
+        expected = full_softmax(lm, "judge", lm.chat(request_texts[i], BOX), *words)
+        assert judgments[i].p_positive == pytest.approx(expected, abs=1e-5)
+
+
 def full_softmax(lm, adapter, ids, positive, negative):
     """P(positive) against P(negative) behind `ids`, from the model's plain logits."""
     with lm.using(adapter), torch.no_grad():

@@ -11,35 +11,40 @@ from minisw.judges.base import JudgeTrainer, seeds_from
 from minisw.judges.registry import REGISTRY, entries, trainings
 from minisw.recipe import Recipe
 
-ADAPTERS = ["discriminative", "rejection_sampled", "stepwiser", "rejection_sampled_tenth", "stepwiser_tenth"]
+FEWER = ["stepwiser_tenth", "stepwiser_hundredth"]
+ADAPTERS = ["discriminative", "rejection_sampled", "stepwiser", *FEWER]
 RECIPE = Recipe()
 
 
 def test_ids_are_unique_and_adapter_names_have_no_dot():
     ids = [entry.id for entry in REGISTRY]
     assert len(set(ids)) == len(ids) and all(name.isidentifier() for name in ids)
-    assert ids == ["always_positive", "untrained", "elicited", *ADAPTERS]
+    assert ids == ["always_positive", "untrained", *ADAPTERS[:3], "stepwiser_from_rs", *FEWER]
 
 
-def test_what_a_recipe_trains_and_evaluates():
-    assert [entry.id for entry in trainings(RECIPE)] == ADAPTERS
-    evaluated = [entry.id for entry in entries(RECIPE)]
-    assert evaluated == ["always_positive", "untrained", "elicited", *ADAPTERS[:3], "stepwiser_tenth"]
-    plain = dataclasses.replace(
-        RECIPE,
-        judge=dataclasses.replace(RECIPE.judge, tenth=False),
-        problems=dataclasses.replace(RECIPE.problems, prompts="english"),
-    )
-    assert [entry.id for entry in trainings(plain)] == ADAPTERS[:3]
-    assert [entry.id for entry in entries(plain)] == ["always_positive", "untrained", *ADAPTERS[:3]]
+@pytest.mark.parametrize(
+    ("wanted", "more"),
+    [
+        ({}, FEWER),
+        ({"tenth": False}, ["stepwiser_hundredth"]),
+        ({"hundredth": False}, ["stepwiser_tenth"]),
+        ({"tenth": False, "hundredth": False}, []),
+        ({"from_rejection_sampled": True}, ["stepwiser_from_rs", *FEWER]),
+        ({"start": "rejection_sampled"}, FEWER),
+    ],
+)
+def test_what_a_recipe_trains_and_evaluates(wanted, more):
+    recipe = dataclasses.replace(RECIPE, judge=dataclasses.replace(RECIPE.judge, **wanted))
+    assert [entry.id for entry in trainings(recipe)] == [*ADAPTERS[:3], *more]
+    assert [entry.id for entry in entries(recipe)] == ["always_positive", "untrained", *ADAPTERS[:3], *more]
 
 
 def test_every_judge_is_built_with_its_own_adapter_title_and_threshold(tiny_lm, context_of):
     for entry in REGISTRY:
-        judge = entry.build(context_of(tiny_lm), {"threshold": 0.125})
+        judge = entry.build(context_of(tiny_lm), {"threshold": 0.125, "prompt": "judge"})
         assert judge.name == entry.title
         assert getattr(judge, "adapter", None) == (entry.id if entry.trained else None)
-        assert getattr(judge, "threshold", 0.125) == 0.125
+        assert getattr(judge, "threshold", 0.125) == 0.125 and getattr(judge, "request", "judge") == "judge"
 
 
 def test_a_trainer_without_a_run_makes_a_fresh_adapter_each_time(new_lm, context_of, steps):
@@ -66,7 +71,7 @@ def test_seeds_differ_by_number_and_by_name():
     assert seeds_from(3)("a") == seeds_from(3)("a")
 
 
-@pytest.mark.parametrize("entry", trainings(RECIPE), ids=lambda entry: entry.id)
+@pytest.mark.parametrize("entry", [entry for entry in REGISTRY if entry.trained], ids=lambda entry: entry.id)
 def test_a_stage_trains_the_adapter_that_the_entry_names(entry, tiny_lm, context_of, steps):
     """With a `train_adapter` that trains nothing: the name it is asked for is the entry's."""
     asked = []
@@ -74,14 +79,33 @@ def test_a_stage_trains_the_adapter_that_the_entry_names(entry, tiny_lm, context
     def train_adapter(name, fit, total, what):
         asked.append(name)
         assert total > 0
-        if "rejection" in name:
+        if name == "rejection_sampled":
             return {"replies": 1, "right": 1, "curve": []}
-        return [{"lr": 1e-3, "epochs": 1, "auc": 0.5, "threshold": 0.5}]
+        return [{"prompt": "judge", "lr": 1e-3, "epochs": 1, "auc": 0.5, "threshold": 0.5}]
 
     class Adapters:
-        adapters = ("rejection_sampled", "rejection_sampled_tenth")
+        adapters = ("rejection_sampled",)
         chat, encode = tiny_lm.chat, tiny_lm.encode
 
     context = dataclasses.replace(context_of(tiny_lm), lm=Adapters)
     metrics = entry.train(JudgeTrainer(context, steps, steps, train_adapter=train_adapter))
-    assert asked == [entry.id] and metrics["labels"] == (4 if entry.id.endswith("tenth") else 5) and metrics["training"]
+    assert asked == [entry.id] and metrics["labels"] == 5 and metrics["training"]
+
+
+@pytest.mark.parametrize("start", ["base", "rejection_sampled"])
+def test_grpo_starts_where_the_recipe_says_and_from_rs_always_from_rs_ft(start, tiny_lm, context_of, steps):
+    class Adapters:
+        adapters = ("rejection_sampled",)
+        chat, encode = tiny_lm.chat, tiny_lm.encode
+
+    context = dataclasses.replace(context_of(tiny_lm), lm=Adapters)
+    knobs = dataclasses.replace(RECIPE.judge, start=start)
+    many = [dataclasses.replace(step, problem_id=f"{i}") for i in range(40) for step in steps[1:3]]  # 80, in turn + and -
+    trainer = JudgeTrainer(context, many, knobs=knobs, train_adapter=lambda name, fit, total, what: [])
+    by_id = {entry.id: entry.train(trainer) for entry in REGISTRY if entry.id.startswith("stepwiser")}
+    default = "the base" if start == "base" else "rejection_sampled"
+    starts = {name: metrics["training"].split(":")[0].removeprefix("GRPO from ") for name, metrics in by_id.items()}
+    assert starts.pop("stepwiser_from_rs") == "rejection_sampled" and set(starts.values()) == {default} and len(starts) == 3
+    assert {name: metrics["labels"] for name, metrics in by_id.items()} == {
+        "stepwiser": 80, "stepwiser_from_rs": 80, "stepwiser_tenth": 8, "stepwiser_hundredth": 8
+    }  # fmt: skip

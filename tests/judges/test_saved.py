@@ -14,9 +14,10 @@ from minisw import judge as judge_module
 from minisw import load_judge
 from minisw.engine.loading import load_base
 from minisw.judges import saved
+from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.judges.generative import GenerativeJudge
 from minisw.presets import PRESETS
-from minisw.prompts import NEGATIVE, POSITIVE
+from minisw.prompts import BOX, NEGATIVE, POSITIVE
 from minisw.recipe import Lora, ModelKnobs, Recipe
 from minisw.records import LabelledStep
 
@@ -135,6 +136,7 @@ def test_the_card_says_what_it_is(folder, tmp_path):
     facts = json.loads((folder / saved.FACTS).read_text(encoding="utf-8"))
     assert facts["prompts"] == "arithmetic" and facts["max_new_tokens"] == 12 and facts["model"]["name"] == "embedded"
     assert "device" not in facts["model"] and facts["threshold"] is None
+    assert facts["analysis"] is True and facts["request"] == "classify"
 
 
 def test_a_card_says_what_was_trained_on_what(tmp_path):
@@ -150,6 +152,40 @@ def test_a_card_says_what_was_trained_on_what(tmp_path):
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "Labels: 16 distinct steps, from prm800k." in card and "Training:" not in card and "rollouts" not in card
     assert saved.read_facts(tmp_path).model == dataclasses.replace(recipe.model, device="auto")
+
+
+@pytest.mark.parametrize("request_", ["classify", "judge"])
+@pytest.mark.parametrize("analysis", [True, False])
+def test_the_facts_say_how_a_judge_was_asked(request_, analysis, tmp_path):
+    recipe = dataclasses.replace(RECIPE, judge=dataclasses.replace(RECIPE.judge, analysis=analysis))
+    saved.write_card(tmp_path, recipe, "discriminative", {"threshold": 0.25, "prompt": request_})
+    facts = saved.read_facts(tmp_path)
+    assert (facts.request, facts.analysis, facts.threshold) == (request_, analysis, 0.25)
+    values = json.loads((tmp_path / saved.FACTS).read_text(encoding="utf-8"))
+    del values["request"], values["analysis"]  # as written before there was a choice
+    (tmp_path / saved.FACTS).write_text(json.dumps(values), encoding="utf-8")
+    assert (saved.read_facts(tmp_path).request, saved.read_facts(tmp_path).analysis) == ("classify", True)
+
+
+def test_a_loaded_classifier_answers_its_own_request(new_lm, context_of):
+    lm = new_lm("judge", noise=0.5)
+    found = {}
+    for request_ in ("classify", "judge"):
+        found[request_] = saved.LoadedJudge(context_of(lm), "judge", threshold=0.5, request=request_).judge(PROBLEM, STEPS)
+        items = [LabelledStep("", PROBLEM, tuple(s + "\n\n" for s in STEPS[:i]), STEPS[i] + "\n\n", True) for i in (0, 1)]
+        assert found[request_] == DiscriminativeJudge(context_of(lm), "judge", 0.5, request_).judge(items)
+    assert found["classify"] != found["judge"]
+
+
+def test_a_judge_that_gives_no_analysis_is_loaded_as_one(tmp_path):
+    lm = load_base(RECIPE.model)
+    lm.new_adapter("judge", RECIPE.lora, 0)
+    lm.save_adapter("judge", tmp_path)
+    recipe = dataclasses.replace(RECIPE, judge=dataclasses.replace(RECIPE.judge, analysis=False))
+    saved.write_card(tmp_path, recipe, "GRPO", {"prompt": "judge"})
+    judge = load_judge(tmp_path)
+    assert judge.context.analysis is False and judge.request == "judge"
+    assert all(j.analysis.startswith(BOX) for j in judge.judge(PROBLEM, STEPS))
 
 
 @pytest.mark.slow

@@ -1,22 +1,23 @@
-"""GRPO of the judge: where it starts, what it is asked, what it is paid; and the row with a tenth of the labels."""
+"""GRPO of the judge: where it starts, what it is asked, what it is paid; and the rows with fewer labels."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from minisw.judges.base import JudgeTrainer, seeds_from
-from minisw.judges.rejection_sampled import REJECTION_SAMPLED
-from minisw.judges.stepwiser import STEPWISER, train_judge, train_stepwiser, with_a_tenth
+from minisw.judges.rejection_sampled import REJECTION_SAMPLED, train_rejection_sampled
+from minisw.judges.stepwiser import FROM_RS, STEPWISER, train_as_the_recipe_says, train_stepwiser, with_fewer_labels
 from minisw.prompts import NEGATIVE, POSITIVE
 from minisw.recipe import JudgeKnobs, Lora, Training
 from minisw.records import LabelledStep
 
 P, N = f"The step says 4. {POSITIVE}", f"The step says 4. {NEGATIVE}"
 KNOBS = JudgeKnobs(
-    format_samples=2, format_training=Training(lr=1e-2, epochs=2, batch=2), steps=3, prompts=4, group=4, lr=1e-2, temperature=1.1,
+    rs_samples=2, rs_training=Training(lr=1e-2, epochs=2, batch=2), steps=3, prompts=4, group=4, lr=1e-2, temperature=1.1,
     max_new_tokens=40,
 )  # fmt: skip
 
@@ -36,19 +37,24 @@ def trained(new_lm, context_of, fake_sampler, steps):
 
     sampler = fake_sampler(lm, reply)
     trainer = JudgeTrainer(context_of(lm, sampler), steps, knobs=KNOBS, lora=Lora(4, 8), seed_of=seeds_from(1))
-    return trainer, train_judge(trainer), sampler
+    metrics = {REJECTION_SAMPLED: train_rejection_sampled(trainer), STEPWISER: train_stepwiser(trainer)}
+    return trainer, metrics | {FROM_RS: train_stepwiser(trainer, FROM_RS, REJECTION_SAMPLED)}, sampler
 
 
-def test_grpo_starts_from_the_rs_ft_adapter_and_samples_with_its_own(trained):
+def test_grpo_starts_from_the_base_or_from_the_adapter_that_is_named(trained):
     trainer, metrics, sampler = trained
     lm = trainer.context.lm
     calls = [c for c in sampler.calls if c["counts"][:1] == [KNOBS.group]]
-    assert [c["adapter"] for c in calls] == [STEPWISER] * 3 and list(metrics) == [REJECTION_SAMPLED, STEPWISER]
+    assert [c["adapter"] for c in calls] == [STEPWISER] * 3 + [FROM_RS] * 3
+    assert all(not p.any() for key, p in calls[0]["weights"].items() if "lora_B" in key)  # as the base answers
+    assert any(p.any() for key, p in calls[1]["weights"].items() if "lora_B" in key)
     start = {key: p.detach() for key, p in lm.adapter_parameters(REJECTION_SAMPLED).items()}
     assert any(p.abs().max() > 0 for key, p in start.items() if "lora_B" in key)
-    assert same(calls[0]["weights"], start, STEPWISER, REJECTION_SAMPLED)
-    assert not same(calls[1]["weights"], start, STEPWISER, REJECTION_SAMPLED)  # it has learned, and RS-FT's own is untouched
+    assert same(calls[3]["weights"], start, FROM_RS, REJECTION_SAMPLED)
+    assert not same(calls[4]["weights"], start, FROM_RS, REJECTION_SAMPLED)  # it has learned, and RS-FT's own is untouched
     assert all(c["sampling"].temperature == 1.1 and c["sampling"].max_new_tokens == 40 for c in calls)
+    assert metrics[STEPWISER]["training"].startswith("GRPO from the base: 3 steps of 4 prompts × 4 replies")
+    assert metrics[FROM_RS]["training"].startswith("GRPO from rejection_sampled: 3 steps")
 
 
 def test_each_reply_is_paid_by_the_label_of_its_own_step(trained, steps, request_texts):
@@ -56,6 +62,7 @@ def test_each_reply_is_paid_by_the_label_of_its_own_step(trained, steps, request
     lm = trainer.context.lm
     label = {lm.decode(lm.chat(text)): step.label for text, step in zip(request_texts, steps, strict=True)}
     calls = [c for c in sampler.calls if c["counts"][:1] == [KNOBS.group]]
+    calls = calls[:3]
     assert len(metrics[STEPWISER]["curve"]) == 3 and metrics[STEPWISER]["labels"] == 5
     for call, row in zip(calls, metrics[STEPWISER]["curve"], strict=True):
         assert set(call["prompts"]) <= label.keys() and len(call["prompts"]) == 4
@@ -82,14 +89,33 @@ def test_grpo_makes_the_paid_reply_more_likely(new_lm, context_of, fake_sampler,
     train_stepwiser(trainer)
     judge = GenerativeJudge(context, STEPWISER)
     prompts = [judge.prompt(s) for s in trainer.steps]
-    before, after = (p_positive(context, name, prompts, [P, P]) for name in (REJECTION_SAMPLED, STEPWISER))
+    before, after = (
+        [math.log(p / (1 - p)) for p in p_positive(context, name, prompts, [P, P])] for name in (None, STEPWISER)
+    )
     assert [s.label for s in trainer.steps] == [True, False]
-    assert after[0] > before[0] + 0.05 and after[1] < before[1] - 0.05
+    assert after[0] > before[0] + 0.5 and after[1] < before[1] - 0.5
 
 
 def test_without_rs_ft_it_says_what_is_missing(new_lm, context_of, steps):
-    with pytest.raises(ValueError, match="'rejection_sampled', which is not loaded"):
-        train_stepwiser(JudgeTrainer(context_of(new_lm()), steps))
+    trainer = JudgeTrainer(context_of(new_lm()), steps, knobs=dataclasses.replace(KNOBS, start="rejection_sampled"))
+    for train in (train_as_the_recipe_says, lambda trainer: train_stepwiser(trainer, FROM_RS, REJECTION_SAMPLED)):
+        with pytest.raises(ValueError, match="'rejection_sampled', which is not loaded"):
+            train(trainer)
+
+
+def test_without_an_analysis_the_verdict_alone_is_paid_and_the_measures_read_what_they_are_given(
+    new_lm, context_of, fake_sampler, steps
+):
+    """Replies are the ends of `\\boxed{`: two of four are right on a Positive step, one on a Negative one."""
+    lm = new_lm()
+    sampler = fake_sampler(lm, lambda text, k: ["Positive}", "Positive}", "Negative}", "4"][k])
+    trainer = JudgeTrainer(
+        context_of(lm, sampler, analysis=False), steps[1:3], knobs=dataclasses.replace(KNOBS, steps=1), lora=Lora(4, 8),
+        measures={"habits/short": lambda reply: float(reply == "4")},
+    )  # fmt: skip
+    (row,) = train_stepwiser(trainer)["curve"]
+    assert row["reward"] == pytest.approx((2 + 1) / 8)
+    assert row["verdicts/positive"] == pytest.approx(1 / 2) and row["habits/short"] == pytest.approx(1 / 4)
 
 
 def many(count: int, passes: int) -> list[LabelledStep]:
@@ -97,20 +123,35 @@ def many(count: int, passes: int) -> list[LabelledStep]:
     return [LabelledStep("p", "?", (), str(i), i % 2 == 0) for i in range(count)] * passes
 
 
-@pytest.mark.parametrize(("count", "passes", "expected"), [(40, 1, 4), (60, 3, 6), (100, 2, 10), (115, 1, 10), (8, 2, 4)])
-def test_a_tenth_has_a_tenth_of_the_distinct_labels_balanced(count, passes, expected, tiny_lm, context_of):
-    tenth = with_a_tenth(JudgeTrainer(context_of(tiny_lm), many(count, passes))).steps
-    assert len(tenth) == len(set(tenth)) == expected and sum(s.label for s in tenth) == expected / 2
+@pytest.mark.parametrize(
+    ("count", "passes", "share", "expected"),
+    [
+        (200, 1, 0.1, 20), (200, 3, 0.1, 20), (210, 2, 0.1, 20), (226, 1, 0.1, 22), (240, 1, 0.01, 8), (900, 1, 0.01, 8),
+        (1000, 2, 0.01, 10), (60, 1, 0.1, 8), (80, 1, 0.1, 8), (100, 1, 0.1, 10), (6, 1, 0.1, 6),
+    ],
+)  # fmt: skip
+def test_fewer_labels_are_that_share_of_the_distinct_ones_balanced(count, passes, share, expected, tiny_lm, context_of):
+    fewer = with_fewer_labels(JudgeTrainer(context_of(tiny_lm), many(count, passes)), share).steps
+    assert len(fewer) == len(set(fewer)) == expected and sum(s.label for s in fewer) == expected / 2
 
 
-def test_a_tenth_trains_as_long_by_rs_ft_and_as_many_passes_by_grpo(tiny_lm, context_of):
-    knobs = JudgeKnobs(format_training=Training(epochs=2, batch=4), steps=100)
-    trainer = with_a_tenth(JudgeTrainer(context_of(tiny_lm), many(200, 2), knobs=knobs))
-    assert len(trainer.steps) == 20
-    assert trainer.knobs.format_training == Training(epochs=40, batch=4)  # 2 × 400 examples = 40 × 20
-    assert trainer.knobs.steps == 5
-    short = with_a_tenth(JudgeTrainer(context_of(tiny_lm), many(200, 2), knobs=dataclasses.replace(knobs, steps=10)))
-    assert short.knobs.steps == 3
+@pytest.mark.parametrize(
+    ("labels", "prompts", "group", "expected"),
+    [
+        (400, 32, 8, (32, 8)),  # 40 labels are enough for a step
+        (200, 32, 8, (20, 12)),  # 256 replies by 20 prompts
+        (100, 32, 8, (10, 16)),  # at most twice as many
+        (100, 4, 8, (4, 8)),
+        (160, 16, 4, (16, 4)),
+    ],
+)
+def test_a_step_with_few_labels_has_fewer_prompts_and_up_to_twice_the_replies(
+    labels, prompts, group, expected, tiny_lm, context_of
+):
+    knobs = JudgeKnobs(prompts=prompts, group=group, steps=7)
+    fewer = with_fewer_labels(JudgeTrainer(context_of(tiny_lm), many(labels, 2), knobs=knobs), 0.1).knobs
+    assert (fewer.prompts, fewer.group) == expected
+    assert fewer == dataclasses.replace(knobs, prompts=expected[0], group=expected[1])  # as many steps, and all else alike
 
 
 def test_a_step_of_grpo_asks_no_prompt_twice_where_there_are_few(new_lm, context_of, fake_sampler, steps):

@@ -71,8 +71,8 @@ def test_specifications_are_complete():
     assert SPECS["segment-keeps-accuracy"].margin == 0.05 and FEWER.margin == 1
     assert {s.id for s in CLAIMS if not s.same_contrast} == {
         "grpo-beats-untrained",
-        "grpo-beats-rejection-sampling",
         "tenth-of-labels",
+        "hundredth-of-labels",
         "search-beats-random-rejection",
     }
 
@@ -94,17 +94,21 @@ def write(folder, stage, value):
 
 
 def test_each_claim_reads_its_own_figure(tmp_path):
-    entry = {key: {"measured": i / 10, "interval": [i / 10 - 0.05, i / 10 + 0.05]} for i, key in enumerate("abcdef", 1)}
+    entry = {key: {"measured": i / 10, "interval": [i / 10 - 0.05, i / 10 + 0.05]} for i, key in enumerate("abcdefgh", 1)}
     pairs = ("stepwiser-discriminative", "stepwiser-untrained", "stepwiser-rejection_sampled", "stepwiser_tenth-discriminative")
+    pairs = (*pairs, "stepwiser_hundredth-discriminative")
     segment = {"ratio": 0.7, "ratio_interval": [0.6, 0.8], "difference": -0.2, "difference_interval": [-0.3, -0.1]}
     write(tmp_path, "segment", segment)
-    write(tmp_path, "evaluate", {"differences": dict(zip(pairs, (entry[k] for k in "abcd"), strict=True))})
-    write(tmp_path, "search", {"difference": entry["e"], "random_difference": entry["f"]})
+    write(tmp_path, "evaluate", {
+        "differences": dict(zip(pairs, (entry[k] for k in "abdef"), strict=True)),
+        "differences_sampled": {"stepwiser-rejection_sampled": entry["c"]},
+    })  # fmt: skip
+    write(tmp_path, "search", {"difference": entry["g"], "random_difference": entry["h"]})
     (tmp_path / "run.json").write_text('{"recipe": {"annotate": {"rule": "rel_ratio"}}}')
     found = collect_claims(tmp_path)
-    assert [c.measured for c in found] == [0.7, -0.2, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    assert [c.interval[0] for c in found] == pytest.approx([0.6, -0.3, 0.05, 0.15, 0.25, 0.35, 0.45, 0.55])
-    assert [c.outcome for c in found] == ["holds", "does not hold", *["holds"] * 6]
+    assert [c.measured for c in found] == [0.7, -0.2, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    assert [c.interval[0] for c in found] == pytest.approx([0.6, -0.3, 0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75])
+    assert [c.outcome for c in found] == ["holds", "does not hold", *["holds"] * 8]
     assert found[2].paper == 0.121
 
 

@@ -130,6 +130,17 @@ def test_all_tables_of_the_committed_runs():
     assert any("| abs_q | 32 |" in table for table in noise)
 
 
+def test_pass_at_k_has_a_row_for_each_judge_and_k(tmp_path):
+    for seed, shift in enumerate((0.0, 0.2)):
+        curve = {name: [{"k": k, "solutions": x + shift, "steps": 0.5} for k, x in ((1, 0.1), (2, 0.3))] for name in ("a", "b")}
+        write(tmp_path / str(seed), "evaluate", {"rows": [{"id": "a", "name": "judge A"}], "pass": curve})
+    head, _, *rows = tables.pass_table([tmp_path / "0", tmp_path / "1"]).splitlines()
+    assert head == "| judge | k | solutions | steps |" and len(rows) == 4
+    assert rows[0].startswith("| judge A | 1 | 0.20") and rows[3].startswith("| b | 2 | 0.40")
+    write(tmp_path / "none", "evaluate", {"rows": []})
+    assert tables.pass_table([tmp_path / "none"]) == ""
+
+
 def test_harder_problems_have_a_table_of_their_own(tmp_path):
     rows = [{"method": "plain sampling", "accuracy": 0.5}]
     write(tmp_path, "search", {"rows": rows, "hard": {"rows": [{"method": "plain sampling", "accuracy": 0.25}]}})

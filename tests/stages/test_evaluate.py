@@ -30,13 +30,13 @@ CHUNKS = {  # the policy's solutions, by question; a chunk that holds 99 is wron
     "Ben has 41 books.": ("41+3=99. ", "The answer is \\boxed{99}."),
 }
 FIRST_ERROR = {"test-0": -1, "test-1": 1, "test-2": 0}
-ADAPTERS = ("policy", "discriminative", "rejection_sampled", "stepwiser", "stepwiser_tenth")
+ADAPTERS = ("policy", "discriminative", "rejection_sampled", "stepwiser", "stepwiser_tenth", "stepwiser_hundredth")
 POSITIVE, NEGATIVE = "12+3=15. 15 and 15: same.\n\\boxed{Positive}", "15 and 16: different.\n\\boxed{Negative}"
 RECIPE = Recipe(
     problems=ProblemKnobs(test=3),
     policy=PolicyKnobs(max_text_tokens=60),
-    judge=JudgeKnobs(votes=3, temperature=1.2, max_new_tokens=50),
-    evaluate=EvaluateKnobs(solutions=3, resamples=37),
+    judge=JudgeKnobs(max_new_tokens=50),
+    evaluate=EvaluateKnobs(solutions=3, samples=3, pass_samples=4, pass_solutions=2, resamples=37),
 )
 
 
@@ -85,7 +85,7 @@ class Scripted:
             sound = "99" not in prompt.split("New step:")[1]
             text = POSITIVE if sound != (count > 1 and number == 0) else NEGATIVE
         else:
-            text = {"rejection_sampled": POSITIVE, "stepwiser_tenth": NEGATIVE, None: "?"}[self.lm.active]
+            text = {"rejection_sampled": POSITIVE, None: "?"}.get(self.lm.active, NEGATIVE)
         return Completion(self.lm.encode(text) + [self.lm.tokenizer.eos_token_id], True)
 
 
@@ -106,24 +106,25 @@ def make_run(tmp_path, new_lm, recipe=RECIPE, make_task=None):
     run.__dict__["task"] = make_task(run.task) if make_task else own
     (run.folder / "judges").mkdir()
     trained = {name: {"labels": 10 * i} for i, name in enumerate(ADAPTERS)}
-    trained["discriminative"] |= {"threshold": 0.5, "validation_labels": 7}
+    trained["discriminative"] |= {"threshold": 0.5, "validation_labels": 7, "prompt": "judge"}
     (run.folder / "judges" / "metrics.json").write_text(json.dumps(trained))
     return run, splits
 
 
-@pytest.fixture
-def finished(tmp_path, new_lm, monkeypatch):
-    """(run, splits loaded, resamples of every bootstrap) after the stage."""
-    run, splits = make_run(tmp_path, new_lm)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, new_lm):
+    """(run, splits loaded, resamples of every bootstrap) after the stage. Tests only read it."""
+    run, splits = make_run(tmp_path_factory.mktemp("finished"), new_lm)
     resamples, original = [], stats.bootstrap
 
     def bootstrap(rows, statistic, seed, count=1000, groups=None):
         resamples.append(count)
         return original(rows, statistic, seed, count, groups)
 
-    monkeypatch.setattr("minisw.evaluate.stats.bootstrap", bootstrap)
-    monkeypatch.setattr("minisw.evaluate.metrics.bootstrap", bootstrap)
-    evaluate.run_stage(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minisw.evaluate.stats.bootstrap", bootstrap)
+        patch.setattr("minisw.evaluate.metrics.bootstrap", bootstrap)
+        evaluate.run_stage(run)
     yield run, splits, resamples
     run._lock.close()
 
@@ -150,7 +151,7 @@ def test_each_row_comes_from_its_own_adapter(finished):
     run = finished[0]
     rows = {row["id"]: row for row in metrics(run)["rows"]}
     found = {name: (row["accuracy_error"], row["accuracy_correct"], row["unparseable"]) for name, row in rows.items()}
-    assert found["stepwiser"] == found["stepwiser_vote"] == (1, 1, 0)
+    assert found["stepwiser"] == (1, 1, 0)
     assert found["rejection_sampled"] == found["always_positive"] == (0, 1, 0)
     assert found["stepwiser_tenth"] == (0.5, 0, 0)  # the first step of every item
     assert found["untrained"] == (0, 0, 1)
@@ -170,21 +171,81 @@ def test_each_judge_sees_every_step_with_its_history(finished):
     assert "24+3=27. 27+0=99." in history and "The answer is" in step and "27" not in step
 
 
-def test_the_vote_is_sampled_and_everything_else_greedy(finished):
+def beginnings():
+    """Every step of every item up to its first error, in order."""
+    kept = [(p, CHUNKS[p.question][: FIRST_ERROR[p.id] + 1 or None]) for p in PROBLEMS]
+    return [s for p, chunks in kept for s in BenchItem(p.id, p.question, chunks, FIRST_ERROR[p.id], False).steps()]
+
+
+def test_every_generative_judge_is_sampled_too_up_to_the_first_error(finished):
     run = finished[0]
-    ((_, requests, sampling, seed),) = calls(run, "stepwiser", sampled=True)
-    assert sampling.temperature == 1.2 and [count for _, count in requests] == [3] * 7
-    assert seed == run.seed_of("evaluate-stepwiser_vote")
-    votes, greedy = judgments(run, "stepwiser_vote"), judgments(run, "stepwiser")
-    assert [j.verdict for j in votes] == [j.verdict for j in greedy] == ["99" not in s.chunk for s in steps()]
-    assert all(len(j.votes) == 3 and j.votes[0] is not j.votes[1] for j in votes)
-    assert all(g.tokens < j.tokens for g, j in zip(greedy, votes, strict=True))
+    rows = {row["id"]: row for row in metrics(run)["rows"]}
+    for name in ("untrained", "rejection_sampled", "stepwiser", "stepwiser_tenth", "stepwiser_hundredth"):
+        adapter = None if name == "untrained" else name
+        (_, requests, sampling, seed), *more = calls(run, adapter, sampled=True)
+        asked = [run.lm.decode(GenerativeJudge(run.judge_context, adapter).prompt(step)) for step in beginnings()]
+        assert requests == [(prompt, 3) for prompt in asked] and len(asked) == 5
+        assert sampling.temperature == 1.0 and seed == run.seed_of(f"evaluate-{name}-sampled")
+        assert len(more) == (name in ("untrained", "stepwiser")) and rows[name]["samples"] == 3
+    # of three samples stepwiser's first is wrong on every step, the others on none
+    row = rows["stepwiser"]
+    assert row["f1_sampled"] == pytest.approx(2 / 3) and row["f1_majority"] == 1 and row["unparseable_sampled"] == 0
+    assert rows["untrained"]["unparseable_sampled"] == 1 and rows["untrained"]["f1_majority"] == 0
+    assert not any("f1_sampled" in rows[name] for name in ("always_positive", "discriminative"))
+    assert all("predictions_sampled" not in row and "predictions" not in row for row in rows.values())
+
+
+def test_pass_at_k_before_and_after_grpo(finished):
+    run = finished[0]
+    found = metrics(run)["pass"]
+    assert list(found) == ["untrained", "stepwiser"]
+    for name, adapter in (("untrained", None), ("stepwiser", "stepwiser")):
+        _, requests, sampling, seed = calls(run, adapter, sampled=True)[1]
+        asked = [run.lm.decode(GenerativeJudge(run.judge_context, adapter).prompt(step)) for step in beginnings()[:4]]
+        assert requests == [(prompt, 4) for prompt in asked]  # the first two items
+        assert sampling.temperature == 1.0 and seed == run.seed_of(f"evaluate-{name}-pass")
+        assert [row["k"] for row in found[name]] == [1, 2, 4]
+    assert all(row["steps"] == row["solutions"] == 0 for row in found["untrained"])
+    # three right samples of four on every step: two of them contain a right one always
+    assert [(row["steps"], row["solutions"]) for row in found["stepwiser"]] == [(0.75, 0.75), (1, 1), (1, 1)]
+
+
+def test_habits_are_shares_of_the_greedy_replies(finished):
+    run = finished[0]
+    for row in metrics(run)["rows"]:
+        shares = {key: value for key, value in row.items() if key.startswith("habits/")}
+        if row["id"] in ("always_positive", "discriminative"):
+            assert not shares
+            continue
+        own = [j.analysis for j in judgments(run, row["id"])]
+        assert shares.keys() == {f"habits/{name}" for name in run.task.habits} and sum(shares.values()) == pytest.approx(1)
+        for name in run.task.habits:
+            assert shares[f"habits/{name}"] == pytest.approx(sum(run.task.habit_of(reply) == name for reply in own) / 7)
+
+
+def test_without_samples_nothing_is_sampled(tmp_path, new_lm):
+    knobs = dataclasses.replace(RECIPE.evaluate, samples=0, pass_samples=0)
+    run, _ = make_run(tmp_path, new_lm, dataclasses.replace(RECIPE, evaluate=knobs))
+    run.__dict__["task"] = dataclasses.replace(run.task, habits=(), habit_of=None)
+    evaluate.run_stage(run)
+    found = metrics(run)
+    assert {call[0] for call in run.sampler.calls if call[2].temperature > 0} == {"policy"}
+    assert found["pass"] == found["differences_sampled"] == {} and len(found["differences"]) == 5
+    assert not any(key.startswith("habits/") or "sampled" in key for row in found["rows"] for key in row)
+    run._lock.close()
+
+
+@pytest.mark.parametrize(("label", "kept"), [(-1, "abcd"), (0, "a"), (2, "abc"), (3, "abcd")])
+def test_an_item_up_to_its_error_is_otherwise_the_same(label, kept):
+    item = BenchItem("i", "?", tuple("abcd"), label, True)
+    assert evaluate.up_to_error(item) == dataclasses.replace(item, chunks=tuple(kept))
 
 
 def test_classifier_and_probabilities_use_their_own_adapters(finished):
     run = finished[0]
     saved = [j.p_positive for j in judgments(run, "discriminative")]
-    own, bare = ([j.p_positive for j in DiscriminativeJudge(run.judge_context, a).judge(steps())] for a in ADAPTERS[1:3])
+    classifiers = [DiscriminativeJudge(run.judge_context, adapter, request="judge") for adapter in ADAPTERS[1:3]]
+    own, bare = ([j.p_positive for j in classifier.judge(steps())] for classifier in classifiers)
     assert saved == pytest.approx(own, abs=1e-6) and saved != pytest.approx(bare, abs=1e-3)
     assert [j.verdict for j in judgments(run, "discriminative")] == [p >= 0.5 for p in own]
     made = judgments(run, "stepwiser")
@@ -208,15 +269,18 @@ def test_labels_differences_and_resamples(finished):
     found = metrics(run)
     used = {row["id"]: row["labels_used"] for row in found["rows"]}
     assert used["discriminative"] == 10 + 7  # its validation labels count too
-    assert used["stepwiser"] == used["stepwiser_vote"] == 30 and used["stepwiser_tenth"] == 40
+    assert used["stepwiser"] == 30 and used["stepwiser_tenth"] == 40 and used["stepwiser_hundredth"] == 50
     assert used["untrained"] == used["always_positive"] == 0
-    pairs = ["stepwiser-discriminative", "stepwiser-untrained", "stepwiser-rejection_sampled", "stepwiser-elicited"]
-    assert list(found["differences"]) == [*pairs, "stepwiser_tenth-discriminative"]
-    f1 = {row["id"]: row["f1"] for row in found["rows"]}
-    for key, entry in found["differences"].items():
-        a, b = key.split("-")
-        assert entry["measured"] == pytest.approx(f1[a] - f1[b])
-    assert set(resamples) == {37} and len(resamples) == 2 * len(f1) + 5
+    pairs = ["stepwiser-discriminative", "stepwiser-untrained", "stepwiser-rejection_sampled"]
+    assert list(found["differences"]) == [*pairs, "stepwiser_tenth-discriminative", "stepwiser_hundredth-discriminative"]
+    assert list(found["differences_sampled"]) == pairs[1:]  # the classifier is not sampled
+    rows = {row["id"]: row for row in found["rows"]}
+    for which, figure in (("differences", "f1"), ("differences_sampled", "f1_sampled")):
+        for key, entry in found[which].items():
+            a, b = key.split("-")
+            assert entry["measured"] == pytest.approx(rows[a][figure] - rows[b][figure])
+            assert entry["interval"][0] <= entry["measured"] <= entry["interval"][1]
+    assert set(resamples) == {37} and len(resamples) == 2 * len(rows) + 2 * 5 + 5 + 2
 
 
 def test_the_showcase_leaves_labels_behind_the_first_error_open(finished):
@@ -230,7 +294,8 @@ def test_the_showcase_leaves_labels_behind_the_first_error_open(finished):
 @pytest.mark.slow
 def test_solutions_that_break_the_format_or_exceed_the_count_are_left_out(tmp_path, new_lm, monkeypatch):
     monkeypatch.setitem(CHUNKS, "Tom has 12 apples.", ("12+3=15. ", "</chunk>\\boxed{15}.<chunk>x"))
-    run, _ = make_run(tmp_path, new_lm, dataclasses.replace(RECIPE, evaluate=EvaluateKnobs(solutions=1, resamples=5)))
+    knobs = EvaluateKnobs(solutions=1, samples=0, pass_samples=0, resamples=5)
+    run, _ = make_run(tmp_path, new_lm, dataclasses.replace(RECIPE, evaluate=knobs))
     evaluate.run_stage(run)
     assert metrics(run)["items"] == 1 and "Anna" in calls(run, "stepwiser", sampled=False)[0][1][0][0]
     run._lock.close()
@@ -248,7 +313,7 @@ def test_processbench_parts_are_averaged_and_nothing_is_sampled(tmp_path, new_lm
         return BenchItem(f"{part}-{i}", f"{part} {i}?", chunks, 1 if wrong else -1, not wrong)
 
     items = {"gsm8k": [item("gsm8k", i) for i in range(4)], "math": [item("math", i) for i in range(2)]}
-    recipe = dataclasses.replace(RECIPE, evaluate=EvaluateKnobs(parts=("gsm8k", "math"), solutions=3, resamples=10))
+    recipe = dataclasses.replace(RECIPE, evaluate=EvaluateKnobs(("gsm8k", "math"), 3, samples=2, pass_samples=0, resamples=10))
     run, _ = make_run(tmp_path, new_lm, recipe, bench(items))
     evaluate.run_stage(run)
     found = metrics(run)

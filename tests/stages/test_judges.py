@@ -18,15 +18,16 @@ from minisw.records import AnnotatedSolution, write_json, write_jsonl
 from minisw.runs import Run
 from minisw.stages import evaluate, judges
 
-ADAPTERS = ["discriminative", "rejection_sampled", "stepwiser", "rejection_sampled_tenth", "stepwiser_tenth"]
+ADAPTERS = ["discriminative", "rejection_sampled", "stepwiser", "stepwiser_from_rs", "stepwiser_tenth"]
+GRPO = ADAPTERS[2:]
 PASSES = 2
 RECIPE = Recipe(
     lora=Lora(4, 8),
     model=ModelKnobs(autocast="", sampling_dtype="", micro_tokens=4096),
-    classifier=ClassifierKnobs(lrs=(1e-2,), max_lrs=1, max_epochs=2, patience=2, batch=8),
+    classifier=ClassifierKnobs(("classify",), lrs=(1e-2,), max_lrs=1, max_epochs=2, patience=2, batch=8),
     judge=JudgeKnobs(
-        labels=40, passes=PASSES, format_samples=1, format_training=Training(1e-2, 1, 8), steps=2, prompts=4, group=4, lr=1e-2,
-        max_new_tokens=60, votes=3,
+        labels=40, passes=PASSES, rs_samples=4, rs_keep=2, rs_training=Training(1e-2, 1, 8), steps=2, prompts=4, group=4, lr=1e-2,
+        max_new_tokens=60, hundredth=False, from_rejection_sampled=True,
     ),
 )  # fmt: skip
 PROBLEMS = 60  # of which each gives 1 negative and 1 or 2 positive labels, so that balancing has something to drop
@@ -64,16 +65,8 @@ TRAIN, VALIDATION = annotated(0, PROBLEMS), annotated(100, 6)
 
 
 def base_reply(text: str, k: int) -> str:
-    """The sampler's script: the base errs on every third problem; a judge is right in three replies of four, or in one."""
-    number = int("".join(c for c in text.split("has ")[1].split(" apples")[0])) if "has " in text else 0
-    if "Write the next step with care." in text:
-        chunks = 0 if "(nothing)" in text else text.count("=")
-        return f"Tom has {number} apples.\nResult: {number + chunks + 1 + (number % 3 == 0)}."
-    if "Say the result" in text:
-        return text.split("=")[1].split(".")[0] + "."
-    if "Compare" in text:
-        left, right = text.split("Compare ")[1].split(".")[0].split(" and ")
-        return "5, same." if left == right else "different."
+    """The sampler's script: a judge is right in three replies of four, or in one."""
+    number = int("".join(c for c in text.split("has ")[1].split(" apples")[0]))
     right = k < 3 if number % 2 else k == 0
     return f"The step says 4. {POSITIVE if right else NEGATIVE}"
 
@@ -151,8 +144,8 @@ def test_labels_are_balanced_once_and_all_trainings_share_them(finished):
     used = {request.replace("Is the new step right?", "Judge the new step.") for request, _ in signs}
     assert finished.metrics["discriminative"]["labels"] == len(used)
     assert finished.metrics["stepwiser"]["labels"] == finished.metrics["rejection_sampled"]["labels"] == len(used)
-    taught = {request for name in ADAPTERS[1::2] for request, _ in finished.sft.get(name, [])}
-    asked = {p for name in ("stepwiser", "stepwiser_tenth") for call in grpo_calls(finished, name) for p in call["prompts"]}
+    taught = {request for request, _ in finished.sft["rejection_sampled"]}
+    asked = {p for name in GRPO for call in grpo_calls(finished, name) for p in call["prompts"]}
     assert taught <= used and asked <= used
 
 
@@ -171,35 +164,40 @@ def test_the_classifier_is_measured_on_validation_and_its_threshold_is_of_the_be
 def test_rs_ft_learns_the_right_replies_of_the_bare_base(finished):
     label = decoded(finished, requests_of(TRAIN))
     calls = [call for call in finished.calls if call["adapter"] is None]
-    assert len(calls) == 6 and {call["adapter"] for call in finished.calls} == {None, "stepwiser", "stepwiser_tenth"}
-    assert len(calls[0]["prompts"]) == 40 * PASSES  # three requests a label, for all labels, then for a tenth
-    for name in ADAPTERS[1:4:2]:
-        examples = finished.sft[name]
-        assert examples and all((POSITIVE in reply) is label[request] and "The step says" in reply for request, reply in examples)
-        assert sum(POSITIVE in reply for _, reply in examples) == len(examples) / 2
-        assert 0 < finished.metrics[name]["right"] < finished.metrics[name]["replies"]
+    assert {call["adapter"] for call in finished.calls} == {None, *GRPO}
+    assert [len(call["prompts"]) for call in calls] == [finished.metrics["rejection_sampled"]["labels"], 0]
+    assert len(set(calls[0]["prompts"])) == len(calls[0]["prompts"])  # a label of several passes is sampled once
+    assert set(calls[0]["counts"]) == {RECIPE.judge.rs_samples}
+    examples = finished.sft["rejection_sampled"]
+    assert examples and all((POSITIVE in reply) is label[request] and "The step says" in reply for request, reply in examples)
+    assert sum(POSITIVE in reply for _, reply in examples) == len(examples) / 2
+    metrics = finished.metrics["rejection_sampled"]
+    assert 0 < metrics["right"] < metrics["replies"] == 4 * metrics["labels"]
 
 
-def test_grpo_starts_from_rs_ft_and_is_paid_by_the_label_of_the_step_that_was_asked(finished):
+def test_grpo_starts_as_named_and_is_paid_by_the_label_of_the_step_that_was_asked(finished):
     label, lm = decoded(finished, requests_of(TRAIN)), finished.run.lm
-    for name, start, steps in (("stepwiser", "rejection_sampled", 2), ("stepwiser_tenth", "rejection_sampled_tenth", 3)):
+    for name in GRPO:
         calls, curve = grpo_calls(finished, name), finished.metrics[name]["curve"]
-        assert len(calls) == len(curve) == steps
-        begin = {key.replace(f".{start}.", f".{name}."): p for key, p in lm.adapter_parameters(start).items()}
-        assert all(torch.equal(p, begin[key]) for key, p in calls[0]["weights"].items())
+        assert len(calls) == len(curve) == 2
+        begin = {k.replace(".rejection_sampled.", f".{name}."): p for k, p in lm.adapter_parameters("rejection_sampled").items()}
         assert any(p.abs().max() > 0 for key, p in begin.items() if "lora_B" in key)
+        if name == "stepwiser_from_rs":
+            assert all(torch.equal(p, begin[key]) for key, p in calls[0]["weights"].items())
+        else:
+            assert not any(p.any() for key, p in calls[0]["weights"].items() if "lora_B" in key)
         for call, row in zip(calls, curve, strict=True):
             assert call["counts"] == [RECIPE.judge.group] * 4 and call["sampling"].temperature == RECIPE.judge.temperature
             paid = [(POSITIVE in base_reply(p, k)) is label[p] for p in call["prompts"] for k in range(4)]
-            assert row["reward"] == pytest.approx(sum(paid) / len(paid)) and sum(paid) not in (0, 8, 16)
+            assert row["reward"] == pytest.approx(sum(paid) / len(paid)) and sum(paid) not in (0, 16)
+            assert {"habits/glance", "habits/redo", "habits/equation", "habits/other"} <= row.keys()
 
 
 def test_the_tenth_sees_a_tenth(finished):
     all_labels, tenth = finished.metrics["stepwiser"]["labels"], finished.metrics["stepwiser_tenth"]["labels"]
-    assert tenth == finished.metrics["rejection_sampled_tenth"]["labels"] == max(4, all_labels // 20 * 2)
+    assert tenth == max(8, all_labels // 20 * 2) < all_labels / 2
     asked = {p for call in grpo_calls(finished, "stepwiser_tenth") for p in call["prompts"]}
-    assert len(asked) <= tenth < all_labels / 2
-    assert len({request for request, _ in finished.sft["rejection_sampled_tenth"]}) <= tenth
+    assert len(asked) <= tenth
 
 
 def test_a_second_run_of_the_stage_trains_nothing_and_writes_the_same(finished, new_lm, fake_sampler, monkeypatch):
@@ -221,9 +219,31 @@ def test_evaluation_builds_every_judge_with_its_adapter_and_the_measured_thresho
     assert isinstance(built["discriminative"], DiscriminativeJudge)
     assert built["discriminative"].threshold == finished.metrics["discriminative"]["threshold"]
     assert built["untrained"].adapter is None
-    assert all(built[name].adapter == name for name in ("discriminative", "rejection_sampled", "stepwiser", "stepwiser_tenth"))
-    vote = built["stepwiser_vote"]
-    assert (vote.adapter, vote.votes, vote.temperature) == ("stepwiser", 3, RECIPE.judge.temperature)
+    assert built["discriminative"].request == finished.metrics["discriminative"]["prompt"] == "classify"
+    assert all(built[name].adapter == name for name in ADAPTERS)
+    assert list(built) == ["always_positive", "untrained", *ADAPTERS]
+
+
+@pytest.mark.parametrize("count", [12, 10_000])
+def test_unbalanced_labels_are_drawn_at_random_and_once(count, tmp_path, new_lm, fake_sampler):
+    knobs = dataclasses.replace(RECIPE.judge, balanced=False, labels=count)
+    lm, drawn = new_lm(), []
+    for seed in (0, 0, 1):
+        run = new_run(tmp_path / str(len(drawn)), lm, None, seed, dataclasses.replace(RECIPE, judge=knobs))
+        drawn.append(judges.judge_trainer(run).steps)
+    everything = requests_of(TRAIN)
+    assert drawn[0] == drawn[1] != drawn[2]
+    for steps in drawn:
+        assert len(steps) == len(set(steps)) == min(count, len(everything))
+    if count > len(everything):
+        assert sum(s.label for s in drawn[0]) == sum(everything.values())  # all of them, with their own share of positives
+
+
+def test_the_context_says_whether_judges_analyse(tmp_path, new_lm, fake_sampler):
+    for analysis in (True, False):
+        knobs = dataclasses.replace(RECIPE.judge, analysis=analysis)
+        run = new_run(tmp_path / str(analysis), new_lm(), None, recipe=dataclasses.replace(RECIPE, judge=knobs))
+        assert judges.judge_trainer(run).context.analysis is analysis
 
 
 @pytest.mark.slow
