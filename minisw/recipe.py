@@ -89,11 +89,11 @@ class ProblemKnobs:
     """Prompts: "arithmetic" for the embedded model, "english" for chat models (minisw/prompts.py)."""
     max_steps: int = 0
     """GSM8K only: keep problems whose reference solution has at most this many lines; 0 keeps all."""
-    train: int = 300
+    train: int = 200
     """Training problems of stage 1, on which the policy is fine-tuned. Paper: 20,000. Stage 2 annotates others."""
-    validation: int = 80
+    validation: int = 60
     """Validation problems: their labels choose the classifier's settings."""
-    test: int = 200
+    test: int = 150
     """Test problems; they are only measured on."""
     hard: int = 0
     """Problems of the embedded task's longer test split, on which search is measured too; 0 for none."""
@@ -138,7 +138,7 @@ class SegmentKnobs:
     """Most right solutions kept per problem. Paper: 4."""
     tries: int = 1
     """Segmentations that the teacher samples per solution; all that pass the filter are taught. Paper: 8."""
-    training: Training = Training(lr=2e-3, epochs=5, batch=6)
+    training: Training = Training(lr=2e-3, epochs=4, batch=6)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class AnnotateKnobs:
 
     source: str = "rollouts"
     """Where labels come from: rollouts, prm800k, math_shepherd, or a file or hub name in TRL's stepwise-supervision format."""
-    problems: int = 240
+    problems: int = 160
     """Problems annotated: the training problems after those of stage 1. Paper: 40,000."""
     samples: int = 4
     """Solutions that the policy samples per problem. Paper: 16."""
@@ -155,7 +155,7 @@ class AnnotateKnobs:
     """Most solutions annotated per problem. Over all problems, one right solution is kept for three wrong ones."""
     branches: int = 8
     """M, the rollouts from every boundary between chunks. Paper: 16."""
-    max_solutions: int = 190
+    max_solutions: int = 130
     """Most solutions annotated in all."""
     rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "abs_q"
     """The label rule that trains the judges. The other rules are only compared."""
@@ -171,24 +171,24 @@ class JudgeKnobs:
 
     labels: int = 240
     """Most labels per pass, half of them positive; all trained judges use the same labels."""
-    passes: int = 3
+    passes: int = 1
     """Balanced passes over the labels. Each takes labels that earlier passes left out, until none are left."""
     rs_samples: int = 16
     """RS-FT: replies that the base samples per label. The default samples at least as many tokens as GRPO does."""
-    rs_keep: int = 4
+    rs_keep: int = 3
     """RS-FT: most replies with a right verdict that are trained on, per label."""
     rs_training: Training = Training(lr=1e-3, epochs=1, batch=16)
     start: Literal["base", "rejection_sampled"] = "base"
     """Where GRPO starts. Paper: the base. A model that seldom ends with a readable verdict has to start from RS-FT."""
-    steps: int = 16
+    steps: int = 24
     """GRPO steps. Paper: 800."""
-    prompts: int = 32
+    prompts: int = 16
     """Prompts (labelled chunks) in a GRPO step. Paper: 1024."""
     group: int = 8
     """Replies sampled per prompt; advantages compare them with each other. Paper: 4."""
     updates: int = 1
     """Optimizer steps on the replies of one GRPO step. Paper: 4."""
-    lr: float = 1e-4
+    lr: float = 2e-4
     """Learning rate of AdamW in GRPO. Paper: 1e-6 for full weights; LoRA needs more."""
     clip_low: float = 0.2
     """The probability ratio is clipped at 1 - clip_low. Paper: 0.2."""
@@ -236,7 +236,7 @@ class EvaluateKnobs:
 
     parts: tuple[Literal["gsm8k", "math", "olympiadbench", "omnimath"], ...] = ("gsm8k",)
     """Parts of ProcessBench, for tasks without exact labels. Paper: all four."""
-    solutions: int = 110
+    solutions: int = 80
     """Solutions judged; with ProcessBench, of each part."""
     samples: int = 8
     """Judgments also sampled per chunk at temperature 1, for the mean F1 of one sample and for their majority; 0 for none.
