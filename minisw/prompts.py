@@ -86,5 +86,6 @@ ARITHMETIC = Prompts(
 CAREFUL = "{question}\n\nSo far:\n{history}\n\nWrite the next step with care."
 RESULT = "Say the result of this line:\n{chunk}"
 COMPARE = "Compare {left} and {right}."
+WITH_CODE = " with code"  # before the last full stop of the judge's request
 
 BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC}

@@ -86,8 +86,8 @@ def sums_chat(rng: random.Random, story: Story, style: Style) -> Chat:
 
 
 def comment_chat(rng: random.Random, story: Story, style: Style, habits: Mapping[str, float] = HABITS) -> Chat:
-    """A person's comment on a step of somebody's solution."""
-    return [comment(rng, story, style, habits)]
+    """A person's comment on a step of somebody's solution; one in eight is asked for with code."""
+    return [comment(rng, story, style, habits, with_code=rng.random() < 0.125)]
 
 
 # --- streams -------------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ FIRST = Stream(
 )
 SECOND = Stream(
     RICH,
-    ((solve_chat, 0.18), (careful_chat, 0.20), (sums_chat, 0.12), (comment_chat, 0.50)),
+    ((solve_chat, 0.16), (careful_chat, 0.22), (sums_chat, 0.14), (comment_chat, 0.48)),
     ((float("inf"), (2, 3, 4, 5, 6, 7)),),
 )
 

@@ -9,8 +9,11 @@ A comment is written by one of three habits:
     redo        writes down the fact used last and the fact that is due, works it in long hand, compares its result with what
                 the step says, and gives the verdict that follows
 
-The habit is drawn before the step is looked at, and so is the verdict of a glance. So no verdict is right for any reason but
-the work written above it, and the base holds the habit that pays (redo) as one of three, and not as the most frequent one.
+The habit is drawn before the step is looked at, and so is the verdict of a glance. Attention wanes: the first step of a
+solution is glanced at less often than later ones, whether it is right or not. So no verdict is right for any reason but the
+work written above it, and the base holds the habit that pays (redo) as one of three, and not as the most frequent one.
+
+Asked to judge *with code*, people do the same, but write a line of Python and its output in place of long hand.
 """
 
 from __future__ import annotations
@@ -18,15 +21,18 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from minisw.problems.arithmetic.facts import Fact
-from minisw.problems.arithmetic.longhand import compare, longhand, near_miss
+from minisw.problems.arithmetic.longhand import code, compare, longhand, near_miss
 from minisw.problems.arithmetic.stories import ANSWERS, Story, Style, quick_solution, quick_step
-from minisw.prompts import ARITHMETIC, NEGATIVE, POSITIVE
+from minisw.prompts import ARITHMETIC, NEGATIVE, POSITIVE, WITH_CODE
+
+Calculate = Callable[[int, str, int], tuple[str, int]]  # a calculation as text, and its result
 
 HABITS = {"glance": 0.55, "equation": 0.27, "redo": 0.18}  # shares of the comments
+WANING = {True: 0.3, False: 1.16}  # is it the first step: factor of the glances' share. Over all steps they keep their share
 GLANCE_POSITIVE = 0.75  # share of the glances whose verdict is Positive
 RIGHT_STEPS = 0.5
 FLAWS = ("wrong result", "misread number", "fact skipped", "wrong number carried on", "ended early")
@@ -41,19 +47,34 @@ class Step:
     stated: int  # the value that the step concludes
 
 
-def comment(rng: random.Random, story: Story, style: Style, habits: Mapping[str, float] = HABITS) -> tuple[str, str]:
+def comment(
+    rng: random.Random, story: Story, style: Style, habits: Mapping[str, float] = HABITS, with_code: bool = False
+) -> tuple[str, str]:
     """(request to judge a step of a solution of `story`, comment). `habits`: shares of the habits by name."""
-    habit = rng.choices(list(habits), list(habits.values()))[0]
     done = rng.randint(0, len(story.facts))
+    shares = attention(habits, done == 0)
+    habit = rng.choices(list(shares), list(shares.values()))[0]
     history = quick_solution(rng, story, style)[:done]
     step = right_step(rng, story, done, style)
     if rng.random() >= RIGHT_STEPS:
         flawed = (flawed_step(rng, story, done, flaw, style) for flaw in rng.sample(FLAWS, len(FLAWS)))
         step = next(filter(None, flawed), step)
-    reply = {"glance": lambda: glance(rng, step), "equation": lambda: check_equations(step)}.get(
-        habit, lambda: redo(story, done, step)
-    )()
-    return ARITHMETIC.for_judge(story.text, tuple(history), step.text), reply
+    calculate = code if with_code else longhand
+    if habit == "glance":
+        reply = glance(rng, step)
+    else:
+        reply = check_equations(step, calculate) if habit == "equation" else redo(story, done, step, calculate)
+    request = ARITHMETIC.for_judge(story.text, tuple(history), step.text)
+    return request.removesuffix(".") + f"{WITH_CODE}." if with_code else request, reply
+
+
+def attention(habits: Mapping[str, float], first: bool) -> dict[str, float]:
+    """The shares of the habits at the first step of a solution, or at a later one; they sum to 1."""
+    total = sum(habits.values())
+    shares = {habit: share / total for habit, share in habits.items()}
+    rest = 1 - shares["glance"]
+    glances = min(1.0, shares["glance"] * WANING[first]) if rest else 1.0
+    return {habit: glances if habit == "glance" else share / rest * (1 - glances) for habit, share in shares.items() if share}
 
 
 # --- steps ---------------------------------------------------------------------------------------------------------------
@@ -140,12 +161,12 @@ def glance(rng: random.Random, step: Step) -> str:
     return f"The step says {step.stated}.\n{POSITIVE if rng.random() < GLANCE_POSITIVE else NEGATIVE}"
 
 
-def check_equations(step: Step) -> str:
+def check_equations(step: Step, calculate: Calculate = longhand) -> str:
     """The step's own equations one by one, up to the first wrong one. A step without an equation passes."""
     lines, right = [], True
     for number, (left, sign, operand, result) in enumerate(step.equations, 1):
         stated = step.stated if number == len(step.equations) else result
-        work, own = longhand(left, sign, operand)
+        work, own = calculate(left, sign, operand)
         lines += [work, f"The step says {stated}.", f"{own} and {stated}: {compare(own, stated)}."]
         right = own == stated
         if not right:
@@ -154,21 +175,21 @@ def check_equations(step: Step) -> str:
     return "\n".join([*lines, POSITIVE if right else NEGATIVE])
 
 
-def redo(story: Story, done: int, step: Step) -> str:
+def redo(story: Story, done: int, step: Step, calculate: Calculate = longhand) -> str:
     """The step done anew from the problem, and its result compared with what the step says."""
     own = story.values[min(done, len(story.values) - 1)]
     comparison = f"{own} and {step.stated}: {compare(own, step.stated)}."
     verdict = POSITIVE if own == step.stated else NEGATIVE
-    return "\n".join([careful_step(story, done), f"The step says {step.stated}.", comparison, verdict])
+    return "\n".join([careful_step(story, done, calculate), f"The step says {step.stated}.", comparison, verdict])
 
 
-def careful_step(story: Story, done: int) -> str:
+def careful_step(story: Story, done: int, calculate: Calculate = longhand) -> str:
     """The next step after `done` steps, with care: the last fact used, the fact that is due, long hand, the result."""
     last = story.facts[done - 1].told if done else "nothing."
     if done == len(story.facts):
         return f"Last: {last}\nDue: the answer.\nResult: {story.values[-1]}."
     fact = story.facts[done]
-    work = "\n".join(longhand(a, operator, b)[0] for a, operator, b, _ in fact.equations)
+    work = "\n".join(calculate(a, operator, b)[0] for a, operator, b, _ in fact.equations)
     return f"Last: {last}\nDue: {fact.told}\n{work}\nResult: {fact.value}."
 
 

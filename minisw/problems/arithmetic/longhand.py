@@ -45,6 +45,13 @@ def longhand(left: int, operator: str, right: int) -> tuple[str, int]:
     return f"{left}{operator}{right}: {', '.join(columns)}, {result}.", result
 
 
+def code(left: int, operator: str, right: int) -> tuple[str, int]:
+    """`left operator right` as a line of Python and what it prints; returns (text, result)."""
+    operator = "//" if operator == "/" else operator
+    result = {"+": left + right, "-": left - right, "*": left * right, "//": left // right if right else 0}[operator]
+    return f"print({left}{operator}{right})\nOutput: {result}", result
+
+
 def compare(left: int, right: int) -> str:
     """Two numbers digit by digit from the left, up to the first difference: "4=4, 2#7, different"."""
     a, b, parts = str(left), str(right), []

@@ -50,7 +50,7 @@ class Pretraining:
     """Folder of a model that has read the first stream (`first/` of another pretraining): read only the second one."""
     tokens: int = 24_000_000
     """Tokens of the first stream, prompts and padding included."""
-    second_tokens: int = 9_000_000
+    second_tokens: int = 13_000_000
     """Tokens of the second stream, which has comments on steps."""
     glance: float = HABITS["glance"]
     """Share of glances among the comments (minisw/problems/arithmetic/comments.py)."""
