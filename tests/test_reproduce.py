@@ -1,5 +1,7 @@
 """The main command: its stages in order, its plan, and one line for whatever the user can fix."""
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minisw import pipeline, reproduce
+from minisw import pipeline, reproduce, study
 from minisw.cli import STAGES, parse
 from minisw.records import write_json
 
@@ -100,6 +102,64 @@ def test_the_plan_follows_the_knobs(capsys, tmp_path):
     start(tmp_path / "r", "--dry-run", "--stage", "search")
     shown = capsys.readouterr().out
     assert "  5 search" in shown and "segment" not in shown and "a tenth" not in shown and "harder" not in shown
+
+
+EXTRA = {
+    "from-rejection-sampled": "; GRPO again from RS-FT",
+    "tenth": "; GRPO again with a tenth of the labels",
+    "hundredth": "; GRPO again with a hundredth",
+}
+
+
+@pytest.mark.parametrize("wanted", list(itertools.product((True, False), repeat=3)))
+def test_the_plan_names_each_extra_grpo_that_is_wanted(wanted, capsys, tmp_path):
+    flags = [f"--judge.{'' if on else 'no-'}{name}" for name, on in zip(EXTRA, wanted, strict=True)]
+    start(tmp_path / "r", "--dry-run", *flags)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  3 judges")]
+    assert line.endswith(" replies" + "".join(text for text, on in zip(EXTRA.values(), wanted, strict=True) if on))
+
+
+def test_a_study_is_run_by_the_main_command(tmp_path, capsys, monkeypatch):
+    """Every arm with every seed from --seed on, in the folder --out; the knobs of the command line hold in all of them."""
+    made, labels = [], []
+
+    def make_labels(recipe, folder, console):
+        labels.append((folder.name, recipe.seed, recipe.annotate.branches, recipe.judge.steps))
+        (folder / "annotate").mkdir(parents=True)
+        return []
+
+    def measure(run, judge, items):
+        made.append((run.folder.name, run.recipe.seed, judge))
+        return {"judge": judge, "f1": 0.5 + run.recipe.judge.kl, "steps": run.recipe.judge.steps}
+
+    monkeypatch.setattr(study, "make_labels", make_labels)
+    monkeypatch.setattr(study, "measure", measure)
+    monkeypatch.setattr(study, "run_stage", lambda run, stage: made.append((run.folder.name, run.recipe.seed, stage)))
+    monkeypatch.setattr(study, "STUDY_TABLES", {"one": lambda folders: f"table of {folders[0].name}", "none": lambda folders: ""})
+    folder = tmp_path / "s"
+    flags = ["--study", "ablations", "--seeds", "2", "--seed", "3", "--judge.steps", "7", "--out", str(folder)]
+    monkeypatch.setattr(sys, "argv", ["reproduce", *flags])
+    reproduce.main()
+    assert labels == [(f"labels-{seed}", seed, study.MOST_BRANCHES, 7) for seed in (3, 4)]
+    expected = []
+    for seed, arm in itertools.product((3, 4), study.ABLATIONS.arms):
+        steps = ("segment", "annotate", "stepwiser") if arm.id == "blank_lines" else ("stepwiser",)
+        expected += [(f"{arm.id}-{seed}", seed, step) for step in steps]
+    assert made == expected
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert found["study"] == "ablations" and {row["steps"] for row in found["rows"]} == {7}
+    assert [(row["arm"], row["seed"]) for row in found["rows"]] == list(
+        (arm.id, seed) for seed, arm in itertools.product((3, 4), study.ABLATIONS.arms)
+    )
+    assert {c["id"] for c in found["contrasts"]} == {c.id for c in study.ABLATIONS.contrasts}
+    assert all(c["seeds"] == [3, 4] for c in found["contrasts"])
+    printed = capsys.readouterr()
+    assert "table of s" in printed.err and "labels not balanced, seed 4" in printed.err and not printed.out
+    made.clear()
+    with monkeypatch.context() as patch:  # the same command again reads every arm
+        patch.setattr(study, "make_labels", lambda recipe, folder, console: [])
+        reproduce.main()
+    assert made == [] and json.loads((folder / "results.json").read_text(encoding="utf-8")) == found
 
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess:

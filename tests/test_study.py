@@ -6,8 +6,10 @@ import json
 
 import pytest
 from rich.console import Console
+from test_resume import TOY
 
 from minisw import study
+from minisw.cli import parse
 from minisw.recipe import Recipe
 from minisw.study import ABLATIONS, HABITS, Arm, Contrast, Study, with_knobs
 
@@ -106,3 +108,34 @@ def test_bases_that_are_finished_are_kept(tmp_path, monkeypatch):
     assert [k.redo for k in made] == [0.0, 0.02, 0.18, 0.4] and made[0].glance == pytest.approx(0.55 / 0.82)
     names = [arm.change(RECIPE).model.name for arm in HABITS.arms]
     assert [k.out.name for k in made] == [name for name in names if name != "redo-0.06"]
+
+
+@pytest.mark.slow
+def test_a_toy_study_makes_labels_and_measures_each_judge(tmp_path, monkeypatch):
+    """Labels and items once; then a row for each judge, whose figures are shares, and a curve for GRPO alone."""
+    command = parse(TOY)
+    recipe = Recipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Recipe)})
+    items = study.make_labels(recipe, tmp_path / "labels-0", QUIET)
+    assert 0 < len(items) <= recipe.evaluate.solutions and all(-1 <= item.label < len(item.chunks) for item in items)
+    assert (tmp_path / "labels-0" / "annotate" / "train.jsonl").exists() and not (tmp_path / "labels-0" / "judges").exists()
+    with monkeypatch.context() as patch:  # again: everything is read
+        patch.setitem(study.run_stage.__globals__, "STAGE_FUNCTIONS", {})
+        assert study.make_labels(recipe, tmp_path / "labels-0", QUIET) == items
+    scripted = Study("s", "S", (Arm("base", "B"),), judges=("untrained", "rejection_sampled", "stepwiser"))
+    arguments = (scripted, scripted.arms[0], recipe, tmp_path / "base-0", tmp_path / "labels-0", items, QUIET)
+    rows = study.run_arm(*arguments)
+    assert [row["judge"] for row in rows] == list(scripted.judges)
+    for row in rows:
+        assert (row["arm"], row["seed"]) == ("base", recipe.seed) and set(study.FIGURES) <= row.keys()
+        shares = [key for key in row if key.startswith("habits/")]
+        assert shares and all(0 <= row[key] <= 1 for key in (*shares, "f1", "f1_sampled", "f1_majority", "unparseable"))
+        assert (row["labels"] == 0) is (row["judge"] == "untrained") and row["labels"] <= recipe.judge.labels
+        assert ("curve" in row) is (row["judge"] == "stepwiser")
+        for name in (row["judge"], f"{row['judge']}-sampled"):
+            judged = (tmp_path / "base-0" / "evaluate" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+            kept = items if name == row["judge"] else [study.up_to_error(item) for item in items]
+            assert len(judged) == sum(len(item.chunks) for item in kept)
+    curve = rows[-1]["curve"]
+    assert len(curve) == recipe.judge.steps and {"step", "reward", "entropy", *shares} <= curve[0].keys()
+    monkeypatch.setattr(study, "measure", None)
+    assert study.run_arm(*arguments) == json.loads(json.dumps(rows))  # read

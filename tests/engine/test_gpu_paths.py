@@ -174,18 +174,6 @@ def test_products_have_the_type_of_autocast_or_of_the_weights(monkeypatch):
     assert loading.precision(ModelKnobs(dtype="fp16", autocast=""), cpu).products is torch.float16
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "AMD64", "arm64", "aarch64"])
-@pytest.mark.parametrize(("avx", "amx"), [(True, False), (False, True), (False, False)])
-def test_bf16_hardware_is_found_on_x86_alone(machine, avx, amx, monkeypatch):
-    monkeypatch.setattr(loading.platform, "machine", lambda: machine)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    assert loading.fast_bf16() == (machine in ("x86_64", "AMD64") and (avx or amx))
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):  # private names may go
-        monkeypatch.delattr(torch.cpu, name)
-    assert loading.fast_bf16() is False
-
-
 def test_each_of_several_processes_has_its_gpu(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

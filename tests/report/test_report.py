@@ -15,7 +15,7 @@ from minisw.report import columns
 from minisw.report.charts import bar_chart, line_chart, ticks
 from minisw.report.html import duration, element, interval, number
 from minisw.report.page import claims_table, write_report, write_results
-from minisw.report.sections import CURVES, SECTIONS, run_body
+from minisw.report.sections import CURVES, SECTIONS, evaluate_body, judges_body, run_body
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED_0, GSM8K = ROOT / "data" / "results" / "tiny" / "seed-0", ROOT / "data" / "results" / "gsm8k-0.5b"
@@ -99,17 +99,21 @@ def test_a_committed_run_has_every_section(seed_0):
     page = Tree(seed_0)
     assert page.find("h1")[0][2] == page.find("title")[0][2] == "minisw: tiny, seed 0"
     assert "5 of 8 tested claims hold · 7 min 12 s · AMD EPYC, 2 cores, no GPU, 23.5 GB memory" in page.find("header")[0][2]
-    assert [a["id"] for _, a, _ in page.find("section")] == [s.id for s in SECTIONS] == [
-        "claims",
-        "segment",
-        "annotate",
-        "judges",
-        "evaluate",
-        "search",
-        "solutions",
-        "trace",
-        "run",
-    ]
+    assert (
+        [a["id"] for _, a, _ in page.find("section")]
+        == [s.id for s in SECTIONS]
+        == [
+            "claims",
+            "segment",
+            "annotate",
+            "judges",
+            "evaluate",
+            "search",
+            "solutions",
+            "trace",
+            "run",
+        ]
+    )
     assert "not run yet" not in seed_0
     for section in SECTIONS:
         assert section.introduction in page.section(section.id)
@@ -360,3 +364,45 @@ def test_gpu_memory_is_shown_if_it_was_measured(gpu: float | None) -> None:
     facts = {"seconds": 10.0, "peak_memory_gb": 1.5} | ({"peak_gpu_memory_gb": gpu} if gpu else {})
     text = str(run_body(facts))
     assert "1.5" in text and ("peak GPU memory" in text) is (gpu is not None) and ("3.25" in text) is (gpu is not None)
+
+
+def figures(page: Tree) -> list[str]:
+    return [text for _, _, text in page.find("figure")]
+
+
+def test_each_grpo_has_a_chart_of_its_habits() -> None:
+    """A line for each habit named in its curve, with or without a value in the later rows; no chart where none is named."""
+    curve = [{"step": k, "reward": 0.5, "habits/glance": 0.9 - 0.2 * k, "habits/redo": 0.1 + 0.2 * k} for k in range(3)]
+    plain = [{"step": k, "reward": 0.25} for k in range(3)]
+    sft = [{"step": k, "loss": 1.0, "habits/redo": 0.5} for k in range(3)]
+    metrics = {"stepwiser": {"curve": curve}, "tenth": {"curve": curve}, "plain": {"curve": plain}, "rs": {"curve": sft}}
+    shown = [text for text in figures(Tree(judges_body(metrics))) if "Habits of" in text]
+    assert len(shown) == 2 and "Habits of stepwiser" in shown[0] and "Habits of tenth" in shown[1]
+    for text in shown:
+        assert "glance: step 2, 0.5" in text and "redo: step 2, 0.5" in text and "glance: step 0, 0.9" in text
+        assert "habits/" not in text and "reward:" not in text and "by their habit" in text
+    chart = Tree(judges_body({"stepwiser": {"curve": curve}}))
+    assert [title for _, _, title in chart.find("h3")] == ["Reward", "Habits of stepwiser"]
+    holed = [*curve[:2], {"step": 2, "reward": 0.5}]
+    (text,) = [text for text in figures(Tree(judges_body({"stepwiser": {"curve": holed}}))) if "Habits of" in text]
+    assert "step 1" in text and "step 2" not in text
+
+
+def test_pass_at_k_has_a_chart_of_solutions_and_one_of_steps() -> None:
+    """Judges are called by their names in the table, those without a row by their ids; every k has a mark of its own."""
+    rows = [{"id": "untrained", "name": "the base", "f1": 0.25, "interval": [0.2, 0.3]}]
+    passes = {
+        "untrained": [{"k": k, "solutions": 0.1 * (i + 1), "steps": 0.5 + 0.1 * i} for i, k in enumerate((1, 2, 4, 16))],
+        "stepwiser": [{"k": k, "solutions": 0.6, "steps": 0.75} for k in (1, 2, 4, 16)],
+    }
+    page = evaluate_body({"rows": rows, "pass": passes})
+    solutions, steps = (text for text in figures(Tree(page)) if "pass@k" in text)
+    assert "pass@k, solutions" in solutions and "exactly right" in solutions and "Guessing" not in solutions
+    assert "pass@k, steps" in steps and "Guessing" in steps
+    assert "the base: k 4, 0.3" in solutions and "stepwiser: k 16, 0.6" in solutions and "untrained" not in solutions
+    assert "the base: k 4, 0.7" in steps and "stepwiser: k 1, 0.75" in steps
+    across = [float(a["cx"]) for _, a, _ in Tree(page).find("circle")][:4]
+    gaps = [right - left for left, right in itertools.pairwise(across)]
+    assert len(across) == 4 and max(gaps) - min(gaps) < 0.3 and min(gaps) > 0  # 1, 2, 4 and 16 at equal distances
+    for without in ({"rows": rows}, {"rows": rows, "pass": {}}):
+        assert "pass@k" not in evaluate_body(without)

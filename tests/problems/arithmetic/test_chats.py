@@ -12,7 +12,18 @@ from collections import Counter
 import pytest
 
 from minisw.problems.arithmetic import rules, stories
-from minisw.problems.arithmetic.chats import FIRST, SECOND, Chat, Stream, chats, comment_chat, solve_chat, with_habits
+from minisw.problems.arithmetic.chats import (
+    FIRST,
+    SECOND,
+    Chat,
+    Stream,
+    chats,
+    comment_chat,
+    skills_chat,
+    solve_chat,
+    sums_chat,
+    with_habits,
+)
 from minisw.problems.arithmetic.comments import HABITS, habit_of
 from minisw.problems.arithmetic.longhand import compare
 
@@ -33,6 +44,8 @@ def second() -> list[Chat]:
 
 def kind_of(chat: Chat) -> str:
     user = chat[0][0]
+    if user.startswith("Say the result of ") and not user.startswith("Say the result of this line:"):
+        return "sums"
     ends = {"\nSolve step by step.": "solve", "\n\nWrite the next step with care.": "careful", JUDGE: "comment"}
     return next((kind for end, kind in ends.items() if user.endswith(end)), "skills")
 
@@ -71,11 +84,14 @@ def test_the_second_stream_has_verdicts_on_steps(second: list[Chat]) -> None:
             assert not VERDICT.search(str(chat))
 
 
-def test_exercises_are_solved_right(first: list[Chat], second: list[Chat]) -> None:
-    """Checks, comparisons, results of lines, long hand and tags; each request occurs in both streams."""
-    for stream in (first, second):
+def test_exercises_are_solved_right(first: list[Chat]) -> None:
+    """Checks, comparisons, results of lines, long hand and tags, in both styles; each request occurs in either."""
+    rng = random.Random(4)
+    rich = [skills_chat(rng, stories.make_story(rng, 3, style=stories.RICH), stories.RICH) for _ in range(80)]
+    for stream in (first, rich):
         seen = Counter()
         skills = [chat for chat in stream if kind_of(chat) == "skills"]
+        assert stream is first or len(skills) == len(rich)
         assert {len(chat) for chat in skills} == {4, 5, 6}
         for user, reply in itertools.chain.from_iterable(skills):
             if m := re.fullmatch(r"Check (\d+)([-+*/])(\d+)=(\d+)\.", user):
@@ -104,11 +120,34 @@ def test_exercises_are_solved_right(first: list[Chat], second: list[Chat]) -> No
         assert len(seen) == 8, seen
 
 
+def test_bare_sums_are_right(second: list[Chat]) -> None:
+    """Ten calculations a chat, each answered by its result alone, with every operator; divisions leave no remainder."""
+    sums = [chat for chat in second if kind_of(chat) == "sums"]
+    operators: Counter = Counter()
+    assert sums and {len(chat) for chat in sums} == {10}
+    for user, reply in itertools.chain.from_iterable(sums):
+        left, operator, right = re.fullmatch(r"Say the result of (\d+)([-+*/])(\d+)\.", user).groups()
+        assert reply == f"{solve(int(left), operator, int(right))}.", (user, reply)
+        assert operator != "/" or int(left) % int(right) == 0
+        operators[operator] += 1
+    assert set(operators) == set("+-*/") and min(operators.values()) > 10
+    for chat in sums:
+        assert len({user for user, _ in chat}) > 5  # each calculation is drawn anew
+
+
+def test_bare_sums_are_in_the_second_stream_and_exercises_in_the_first(first: list[Chat], second: list[Chat]) -> None:
+    for stream, own, other in ((first, "skills", "sums"), (second, "sums", "skills")):
+        kinds = {kind_of(chat) for chat in stream}
+        assert own in kinds and other not in kinds
+    same = [sums_chat(random.Random(seed), None, style) for seed in (1, 2) for style in (stories.PLAIN, stories.RICH)]
+    assert same[0] == same[1] != same[2] == same[3]  # neither the story nor the style matters
+
+
 def test_no_chat_holds_a_problem_of_a_split_and_solutions_are_right(first: list[Chat], second: list[Chat]) -> None:
     for stream in (first, second):
         solved = 0
         for chat in stream:
-            if kind_of(chat) != "skills":
+            if kind_of(chat) not in ("skills", "sums"):
                 assert stories.split_of(question_of(chat)) == "pretraining"
             if kind_of(chat) == "solve":
                 solved += 1
@@ -117,7 +156,7 @@ def test_no_chat_holds_a_problem_of_a_split_and_solutions_are_right(first: list[
                 values = tuple(value for what, value in results if what == "step")
                 labels = rules.exact_labels(stories.Problem("p", question_of(chat), "", values), rules.teacher_chunks(reply))
                 assert all(labels) and results[-1] == ("answer", values[-1])
-        assert solved > 0.2 * len(stream)
+        assert solved > 0.12 * len(stream)
 
 
 def test_the_next_step_with_care_uses_a_fact_of_the_problem(first: list[Chat], second: list[Chat]) -> None:
@@ -163,8 +202,11 @@ def test_kinds_of_chats_have_their_shares(first: list[Chat], second: list[Chat])
 
 def test_stories_of_the_streams_are_told_in_their_styles(first: list[Chat], second: list[Chat]) -> None:
     assert "Before that, " not in str(first)
-    told = [question_of(chat) for chat in second if kind_of(chat) != "skills"]
-    assert 0.3 < sum("Before that, " in question for question in told) / len(told) < 0.8
+    told = [question_of(chat) for chat in second if kind_of(chat) != "sums"]
+    rng = random.Random(6)
+    alone = [stories.make_story(rng, rng.randint(2, 7), style=SECOND.style).text for _ in range(400)]
+    streamed, expected = (sum("Before that, " in text for text in texts) / len(texts) for texts in (told, alone))
+    assert abs(streamed - expected) < 0.08 and 0.7 < streamed < 0.95
 
 
 def test_the_curriculum_changes_at_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

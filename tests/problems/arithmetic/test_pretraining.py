@@ -145,29 +145,63 @@ def test_the_loss_counts_replies_only(tokenizer: PreTrainedTokenizerFast) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", [FIRST, SECOND], ids=["first", "second"])
 def test_batches_are_packed_and_aligned(tokenizer: PreTrainedTokenizerFast, stream: Stream) -> None:
-    """Rows of whole chats and padding behind them; a target stands exactly where a reply's token does."""
+    """Rows of whole chats and padding behind them; a target stands exactly where a reply's token does.
+
+    Positions count from 0 in every chat, and once more in the padding.
+    """
     knobs = Pretraining(row=320, batch=6)
     chosen = [encode(tokenizer, chat) for chat in itertools.islice(chats(knobs.seed, stream), 600)]
     learnt_of = {tuple(ids): learnt for ids, learnt in chosen}
     drawn = list(itertools.islice(batches(tokenizer, knobs, stream), 5))
     used: Counter = Counter()
     filled = 0
-    for ids, targets in drawn:
-        assert ids.shape == targets.shape == (6, 320)
-        for row, goal in zip(ids.tolist(), targets.tolist(), strict=True):
+    for ids, targets, positions in drawn:
+        assert ids.shape == targets.shape == positions.shape == (6, 320)
+        for row, goal, places in zip(ids.tolist(), targets.tolist(), positions.tolist(), strict=True):
             at = 0
             while at < 320 and row[at] != tokenizer.pad_token_id:
                 chat = next(tuple(row[at:end]) for end in range(at + 1, 321) if tuple(row[at:end]) in learnt_of)
                 used[chat] += 1
                 expected = [token if keep else -100 for token, keep in zip(chat, learnt_of[chat], strict=True)]
                 assert goal[at : at + len(chat)] == expected
+                assert places[at : at + len(chat)] == list(range(len(chat)))
                 at += len(chat)
             assert set(row[at:]) <= {tokenizer.pad_token_id} and set(goal[at:]) <= {-100}
+            assert places[at:] == list(range(320 - at))
             filled += at
-    assert filled > 0.85 * 5 * 6 * 320
+    assert filled > 0.8 * 5 * 6 * 320
     assert not used - Counter(tuple(ids) for ids, _ in chosen)  # no chat more often than it was drawn
     again = itertools.islice(batches(tokenizer, knobs, stream), 5)
     assert all(torch.equal(a, b) for one, two in zip(drawn, again, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def test_chats_of_a_row_do_not_see_each_other(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A chat gets the hidden states it would get alone, wherever it stands: no habit can be learnt from a chat's place.
+
+    Without the positions, and with positions that run on, a later chat's states depend on the chats before it.
+    """
+    knobs = Pretraining(row=320, batch=2, hidden=16, layers=2, heads=2, kv_heads=1, ffn=32)
+    model = build_model(knobs, tokenizer).eval()
+    for name, p in model.named_parameters():
+        if "norm" not in name:
+            p.data.mul_(5)  # so that attention matters
+    later = 0
+    for stream in (FIRST, SECOND):
+        ids, _, positions = next(batches(tokenizer, knobs, stream))
+        with torch.no_grad():
+            packed = model.model(ids, position_ids=positions, use_cache=False).last_hidden_state
+            blind = model.model(ids, use_cache=False).last_hidden_state
+            for row in range(len(ids)):
+                starts = [*(positions[row] == 0).nonzero().flatten().tolist(), ids.shape[1]]
+                for start, end in itertools.pairwise(starts):
+                    if ids[row, start] == tokenizer.pad_token_id:
+                        continue
+                    alone = model.model(ids[row : row + 1, start:end], use_cache=False).last_hidden_state[0]
+                    torch.testing.assert_close(packed[row, start:end], alone, atol=1e-4, rtol=1e-4)
+                    if start:
+                        assert (blind[row, start:end] - alone).abs().max() > 0.01
+                        later += 1
+    assert later > 1
 
 
 # --- optimizer -----------------------------------------------------------------------------------------------------------
@@ -240,8 +274,8 @@ def test_a_model_learns_from_the_batches(tokenizer: PreTrainedTokenizerFast) -> 
     model = build_model(knobs, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
-    for ids, targets in itertools.islice(batches(tokenizer, knobs), 16):
-        loss = model(input_ids=ids, labels=targets).loss  # transformers shifts the labels itself
+    for ids, targets, positions in itertools.islice(batches(tokenizer, knobs), 16):
+        loss = model(input_ids=ids, labels=targets, position_ids=positions, use_cache=False).loss  # it shifts the labels itself
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
