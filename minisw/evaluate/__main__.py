@@ -14,7 +14,8 @@ votes, or a score from 0 to 1:
     {"id": "gsm8k-0", "prediction": 1}     for a judge of whole solutions: first wrong step, -1 for none, null if unreadable
 
 Without --items a line also has "label", the index of the first wrong step from 0 (-1 if all are right), and may have "part",
-"question", "steps" and "final_answer_correct". Figures are percentages, with 95% intervals that resample questions.
+"question", "steps" and "final_answer_correct". The majority of several votes decides; a tie rejects the step. Figures are
+percentages, with 95% intervals that resample questions.
 """
 
 from __future__ import annotations
