@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from minisw.evaluate.calibration import calibration_error
 from minisw.evaluate.stats import bootstrap, mean, paired_bootstrap
 from minisw.records import BenchItem, Judgment, LabelledStep, flat
+from minisw.verdicts import vote
 
 WRONG = -2  # a prediction that equals no label
 
@@ -73,6 +74,13 @@ def f1_binary(labels: Sequence[int], predictions: Sequence[int]) -> float:
     found = sum(label >= 0 and prediction >= 0 for label, prediction in pairs)
     wrong = sum(prediction == WRONG or (label >= 0) != (prediction >= 0) for label, prediction in pairs)
     return 2 * found / (2 * found + wrong) if found else 0.0
+
+
+def step_accuracies(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> tuple[float, float]:
+    """(hit rate on right steps, hit rate on wrong ones), 0 for a side without steps; an unreadable verdict is a miss."""
+    pairs = list(zip(labels, verdicts, strict=True))
+    right, wrong = (mean([verdict is side for label, verdict in pairs if label is side]) for side in (True, False))
+    return right, wrong
 
 
 def balanced_accuracy(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> float:
@@ -143,6 +151,10 @@ def _by_answer(rows: Sequence[Row]) -> float:
     return f1_by_answer(labels, [prediction for _, prediction in rows], final_correct)
 
 
+def _binary(rows: Sequence[Row]) -> float:
+    return f1_binary([item.label for item, _ in rows], [prediction for _, prediction in rows])
+
+
 def _averaged(f1: Callable[[Sequence[Row]], float]) -> Callable[[Sequence[Row]], float]:
     """The mean of `f1` over the parts of the items, as the papers report ProcessBench."""
 
@@ -156,6 +168,8 @@ def _averaged(f1: Callable[[Sequence[Row]], float]) -> Callable[[Sequence[Row]],
 
 
 average_f1 = _averaged(_official)
+average_f1_by_answer = _averaged(_by_answer)
+average_f1_binary = _averaged(_binary)
 
 
 def score(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
@@ -179,7 +193,6 @@ def score(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], s
 def _figures(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
     rows = [(item, predict([j.verdict for j in own])) for item, own in zip(items, judgments, strict=True)]
     questions = [item.question for item in items]
-    by_answer = _averaged(_by_answer)
     with_error, without = accuracies([item.label for item in items], [prediction for _, prediction in rows])
     every = flat(judgments)
     labelled = steps_until_error(items, judgments)
@@ -187,8 +200,8 @@ def _figures(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]
         "f1": average_f1(rows),
         "interval": bootstrap(rows, average_f1, seed, resamples, questions),
         "f1_pooled": _official(rows),
-        "f1_by_answer": by_answer(rows),
-        "interval_by_answer": bootstrap(rows, by_answer, seed, resamples, questions),
+        "f1_by_answer": average_f1_by_answer(rows),
+        "interval_by_answer": bootstrap(rows, average_f1_by_answer, seed, resamples, questions),
         "accuracy_error": with_error,
         "accuracy_correct": without,
         "balanced_accuracy": balanced_accuracy([label for label, _ in labelled], [j.verdict for _, j in labelled]),
@@ -252,6 +265,23 @@ def sampled(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]],
         "samples": len(predictions[0]),
         "predictions_sampled": predictions,
     }
+
+
+def majority_curve(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> list[dict]:
+    """Maj@k for k = 1, 2, 4, … and all votes: the F1 of the majority of k votes a step, and its interval over questions.
+
+    The votes of a step are cut into groups of k, in their order; Maj@k is the mean F1 of the groups. Votes that fill no
+    group are left out. Maj@1 is the mean F1 of one sample, and with all votes it is the majority that `sampled` measures.
+    """
+    votes = len(judgments[0][0].votes)
+    rows, questions = [], [item.question for item in items]
+    for k in [*(2**i for i in range(votes.bit_length()) if 2**i < votes), votes]:
+        groups = [
+            (item, tuple(predict([vote(j.votes[at : at + k]) for j in own]) for at in range(0, votes - k + 1, k)))
+            for item, own in zip(items, judgments, strict=True)
+        ]
+        rows.append({"k": k, "f1": mean_f1(groups), "interval": bootstrap(groups, mean_f1, seed, resamples, questions)})
+    return rows
 
 
 def pass_at_k(right: int, samples: int, k: int) -> float:

@@ -24,11 +24,12 @@ def rows(folder: Path | None, path: str, hub: str, split: str, config: str | Non
     matches = sorted(folder.glob(path))
     if not matches:
         raise ValueError(f"cannot read {folder / path}: no such file; --problems.data-dir must hold the published files")
-    return [row for file in matches for row in _read(file)]
+    return [row for file in matches for row in read(file)]
 
 
-def _read(file: Path) -> list[dict]:
-    kinds = {".json": "it is not JSON", ".jsonl": "a line is not JSON", ".parquet": "it is not parquet"}
+def read(file: Path) -> list[dict]:
+    """The rows of one .jsonl, .json or .parquet file. Raises ValueError, in one line, if it is missing or damaged."""
+    kinds = {".json": "it is no JSON list", ".jsonl": "a line is not JSON", ".parquet": "it is not parquet"}
     if file.suffix not in kinds:
         raise ValueError(f"cannot read {file}: give a .jsonl, .json or .parquet file")
     try:
@@ -38,7 +39,10 @@ def _read(file: Path) -> list[dict]:
             return pyarrow.parquet.read_table(file).to_pylist()
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".json":
-            return json.loads(text)
+            rows = json.loads(text)
+            if not isinstance(rows, list):
+                raise ValueError
+            return rows
         # not splitlines, which also splits at the U+2028 that a string may hold
         return [json.loads(line) for line in text.split("\n") if line.strip()]
     except OSError as error:

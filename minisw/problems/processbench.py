@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from minisw.problems import files
@@ -10,6 +11,23 @@ from minisw.records import BenchItem
 
 HUB_NAME = "Qwen/ProcessBench"
 PARTS = ("gsm8k", "math", "olympiadbench", "omnimath")
+
+
+def from_rows(rows: Sequence[dict], name: str) -> list[BenchItem]:
+    """The items of published rows, in their order. Raises ValueError, in one line with `name`, if a row lacks a field."""
+    try:
+        return [
+            BenchItem(
+                row["id"],
+                row["problem"],
+                tuple(step + "\n\n" for step in row["steps"]),
+                row["label"],
+                bool(row["final_answer_correct"]),
+            )
+            for row in rows
+        ]
+    except (KeyError, TypeError):
+        raise ValueError(f"a row of {name} lacks a field: is it the published file?") from None
 
 
 def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchItem]:
@@ -21,19 +39,7 @@ def load(folder: Path | None, part: str, count: int, seed: int) -> list[BenchIte
     if part not in PARTS:
         raise ValueError(f"ProcessBench has no part {part!r}: choose one of {', '.join(PARTS)}")
     rows = files.rows(folder, f"processbench/{part}.json", HUB_NAME, part)
-    try:
-        items = [
-            BenchItem(
-                row["id"],
-                row["problem"],
-                tuple(step + "\n\n" for step in row["steps"]),
-                row["label"],
-                bool(row["final_answer_correct"]),
-            )
-            for row in rows
-        ]
-    except (KeyError, TypeError):
-        raise ValueError(f"a row of ProcessBench's part {part} lacks a field: is it the published file?") from None
+    items = from_rows(rows, f"ProcessBench's part {part}")
     random.Random(seed).shuffle(items)
     if not count or count >= len(items):
         return items
