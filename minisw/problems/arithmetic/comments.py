@@ -72,8 +72,8 @@ def attention(habits: Mapping[str, float], first: bool) -> dict[str, float]:
     """The shares of the habits at the first step of a solution, or at a later one; they sum to 1."""
     total = sum(habits.values())
     shares = {habit: share / total for habit, share in habits.items()}
-    rest = 1 - shares["glance"]
-    glances = min(1.0, shares["glance"] * WANING[first]) if rest else 1.0
+    rest = 1 - shares.get("glance", 0.0)
+    glances = min(1.0, (1 - rest) * WANING[first]) if rest else 1.0
     return {habit: glances if habit == "glance" else share / rest * (1 - glances) for habit, share in shares.items() if share}
 
 

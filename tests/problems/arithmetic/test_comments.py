@@ -13,6 +13,7 @@ from minisw.problems.arithmetic.comments import (
     FLAWS,
     HABITS,
     Step,
+    attention,
     careful_step,
     check_equations,
     comment,
@@ -304,11 +305,48 @@ def test_a_comment_says_what_its_habit_finds_in_the_step(stories: list[Story]) -
     assert len(seen) == 3 * 2 * 3
 
 
-def test_the_habit_does_not_depend_on_the_story_or_the_step(stories: list[Story]) -> None:
+def test_the_habit_depends_on_the_place_of_the_step_only(stories: list[Story]) -> None:
+    """Stories with as many facts get the same habit from the same random numbers, whatever happens in them."""
     for seed in range(100):
-        replies = [comment(random.Random(seed), stories[(seed + shift) % len(stories)], RICH)[1] for shift in (0, 7)]
-        expected = random.Random(seed).choices(list(HABITS), list(HABITS.values()))[0]
-        assert {habit_of(reply) for reply in replies} == {expected}
+        story = stories[seed % len(stories)]
+        alike = [other for other in stories if len(other.facts) == len(story.facts)][:3]
+        rng = random.Random(seed)
+        shares = attention(HABITS, rng.randint(0, len(story.facts)) == 0)
+        expected = rng.choices(list(shares), list(shares.values()))[0]
+        assert {habit_of(comment(random.Random(seed), other, RICH)[1]) for other in [story, *alike]} == {expected}
+
+
+def test_attention_wanes_and_habits_keep_their_shares_over_whole_solutions() -> None:
+    for habits in (HABITS, {"glance": 3.0, "equation": 1.0, "redo": 1.0}, {"glance": 0.2, "equation": 0.0, "redo": 0.8}):
+        total = sum(habits.values())
+        first, later = attention(habits, True), attention(habits, False)
+        assert sum(first.values()) == pytest.approx(1) and sum(later.values()) == pytest.approx(1)
+        assert first["glance"] == pytest.approx(0.3 * habits["glance"] / total) and later["glance"] > first["glance"]
+        for shares in (first, later):  # the others keep their ratio
+            assert shares["redo"] * habits["equation"] == pytest.approx(shares.get("equation", 0.0) * habits["redo"])
+    for habit, share in HABITS.items():  # solutions of two to seven facts have three to eight steps
+        means = [(attention(HABITS, True)[habit] + n * attention(HABITS, False)[habit]) / (n + 1) for n in range(2, 8)]
+        assert abs(sum(means) / len(means) - share) < 0.02
+    assert attention({"glance": 1.0, "redo": 0.0}, True) == {"glance": 1.0}
+    assert attention({"glance": 0.0, "redo": 0.5}, True) == {"redo": 1.0}
+
+
+def test_a_comment_with_code_says_the_same_and_its_code_prints_what_it_says(stories: list[Story]) -> None:
+    printed = Counter()
+    for seed, story in enumerate(stories):
+        request, reply = comment(random.Random(seed), story, RICH)
+        with_code, other = comment(random.Random(seed), story, RICH, with_code=True)
+        assert with_code == request.replace("Judge the new step.", "Judge the new step with code.")
+        assert habit_of(other) == habit_of(reply) and other.splitlines()[-1] == reply.splitlines()[-1]
+        lines = other.splitlines()
+        for line, output in zip(lines, lines[1:], strict=False):
+            if call := re.fullmatch(r"print\((\d+)(\+|-|\*|//)(\d+)\)", line):
+                left, sign, right = int(call[1]), call[2], int(call[3])
+                value = {"+": left + right, "-": left - right, "*": left * right, "//": left // right}[sign]
+                assert output == f"Output: {value}"
+                printed[sign] += 1
+        assert not re.search(r"^\d+[-+*/]\d+: ", other, re.M)  # no long hand
+    assert len(printed) == 4
 
 
 def test_a_habit_without_a_share_never_occurs(stories: list[Story]) -> None:
