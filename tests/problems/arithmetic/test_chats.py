@@ -30,6 +30,7 @@ from minisw.problems.arithmetic.longhand import compare
 VERDICT = re.compile("positive|negative", re.I)
 GROWTH = ((100, (1, 2)), (200, (1, 2, 3, 4)), (float("inf"), (1, 2, 3, 4, 5, 6)))  # stories of every length within a few
 JUDGE = "\n\nJudge the new step."
+JUDGE_CODE = "\n\nJudge the new step with code."
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def kind_of(chat: Chat) -> str:
     user = chat[0][0]
     if user.startswith("Say the result of ") and not user.startswith("Say the result of this line:"):
         return "sums"
-    ends = {"\nSolve step by step.": "solve", "\n\nWrite the next step with care.": "careful", JUDGE: "comment"}
+    ends = {"\nSolve step by step.": "solve", "\n\nWrite the next step with care.": "careful", JUDGE: "comment", JUDGE_CODE: "comment"}
     return next((kind for end, kind in ends.items() if user.endswith(end)), "skills")
 
 
