@@ -52,7 +52,7 @@ ERROR_BYTES = 4096  # of a check's stderr
 SYMPY_PARTS = (
     "assumptions.wrapper codegen.ast combinatorics.named_groups combinatorics.pc_groups concrete.delta integrals.heurisch "
     "integrals.manualintegrate integrals.risch integrals.prde physics.units polys.polymatrix polys.domains.old_fractionfield "
-    "sets.handlers.functions sets.handlers.issubset sets.setexpr tensor.tensor"
+    "polys.domains.old_polynomialring sets.handlers.functions sets.handlers.issubset sets.setexpr tensor.tensor"
 ).split()
 
 
@@ -90,8 +90,10 @@ def run_checks(codes: Sequence[str], limits: Limits = Limits(), unsafe: bool = F
     """The output of each check, in their order. Raises as `run_code`. The workers stay ready for the next call."""
     _require_layers(unsafe)
 
+    pools = {sympy: _idle_workers(limits, unsafe, sympy) for sympy in {"sympy" in code for code in codes}}
+
     def run(code: str) -> Output:
-        idle = _idle_workers(limits, unsafe, "sympy" in code)
+        idle = pools["sympy" in code]
         worker = idle.get()
         try:
             return _ask(worker, code, strict=True)
@@ -189,7 +191,6 @@ def _load(site: str | None) -> None:
         for name in ["sympy", *(f"sympy.{part}" for part in SYMPY_PARTS)]:
             with contextlib.suppress(ImportError):  # another version of sympy
                 importlib.import_module(name)
-    random.seed(0)
     gc.collect()
     gc.freeze()  # so that a fork copies less
 
@@ -200,6 +201,7 @@ def _run(code: str, strict: bool, inner: dict[str, Callable[[], None]], missing:
         raise SandboxMissing(", ".join(failing))
     if strict and (reason := allowed(code)):
         raise PermissionError(reason)
+    random.seed(0)  # a fork gets a new seed
     exec(compile(code, "<check>", "exec"), whitelist.names() if strict else {"__name__": "__main__"})
 
 

@@ -1,5 +1,7 @@
 """Each layer of the sandbox alone, in a fork of this process: what worked before is refused after it."""
 
+# ruff: noqa: SIM115 (opening is what is tried)
+
 import ctypes
 import os
 import signal
