@@ -561,7 +561,7 @@ def test_checks_one_after_another_need_one_process_and_other_limits_others(monke
 def test_a_worker_that_dies_or_hangs_fails_its_check_only():
     program = "import sys, time\nprint('ready', flush=True)\nfor line in sys.stdin:\n"
     program += "    if 'hang' in line: time.sleep(60)\n    if 'die' in line: sys.exit()\n"
-    program += "    print('{\"text\": \"1\", \"error\": \"\"}', flush=True)"
+    program += '    print(\'{"text": "1", "error": ""}\', flush=True)'
     child = Child((sys.executable, "-S", "-c", program), 0.3, environment={})
     for bad in ("hang", "die"):
         assert run(child, bad) == Output("", False, "check failed: its process ended")
@@ -586,7 +586,7 @@ print(series(exp(x), x, 0, 3), roots(x**2 - 1), integrate(x*exp(x), x), latex(x/
     try:
         output = check(worker, code)
         assert output.error == "" and output.text.startswith("[2, 3] {x: 2, y: 1} x + 1 (x - 1)*(x + 1)\n")
-        assert not check(worker, "import sympy\nsympy.sympify('__import__(\"os\").listdir(\"/\")')").ok  # it evaluates strings
+        assert not check(worker, 'import sympy\nsympy.sympify(\'__import__("os").listdir("/")\')').ok  # it evaluates strings
         assert check(worker, "import sympy\nprint(sympy.gcd(12, 18))") == Output("6\n", True, "")
     finally:
         worker.close()

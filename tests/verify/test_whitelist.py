@@ -90,7 +90,9 @@ def test_what_leads_out_is_refused_with_its_reason(code, reason):
     assert allowed(code) == reason
 
 
-@pytest.mark.parametrize("bad", ["(" * 2000, "[" * 3999, "-" * 3999 + "1", "not " * 990 + "1", "lambda:" * 500 + "1", "x." * 1900 + "x"])
+@pytest.mark.parametrize(
+    "bad", ["(" * 2000, "[" * 3999, "-" * 3999 + "1", "not " * 990 + "1", "lambda:" * 500 + "1", "x." * 1900 + "x"]
+)
 def test_text_that_is_hard_to_parse_gives_an_answer_and_no_exception(bad):
     assert allowed(bad) in (None, "not valid Python", "Attribute is not allowed")
 
