@@ -61,7 +61,7 @@ class Limits:
     """What one piece of code may use."""
 
     seconds: float = 5.0  # by the clock; and of CPU time, rounded up
-    megabytes: int = 512  # of address space, the interpreter's own (50, with sympy 150) included
+    megabytes: int = 512  # of address space, the interpreter's own (20, with sympy 60) included
     output_bytes: int = 4096
 
 

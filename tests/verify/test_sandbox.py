@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import resource  # noqa: F401 (a worker that is a fork of this process may not be able to load it)
 import signal
 import sys
 import time
@@ -326,8 +327,8 @@ def test_no_fork_is_left_behind():
 # ---- Where layers are missing
 
 
-def serve(patches, requests, unsafe):
-    """The answers of a worker in which some layers are replaced; it is a fork of this process."""
+def serve(patches, requests, unsafe, user=None):
+    """The answers of a worker in which some layers are replaced; it is a fork of this process, of another user if asked."""
     read, write = os.pipe()
     answers, answers_end = os.pipe()
     if not (pid := os.fork()):
@@ -336,6 +337,10 @@ def serve(patches, requests, unsafe):
             os.dup2(answers_end, 1)
             os.closerange(3, 256)
             sys.stdin, sys.stdout = open(0), open(1, "w", closefd=False)  # noqa: SIM115
+            if user is not None:
+                os.setgroups([])
+                os.setresgid(user, user, user)
+                os.setresuid(user, user, user)
             for name, layer in patches.items():
                 setattr(layers, name, layer)
             sandbox._load = lambda site: __import__("resource")  # this process has a lot of modules already
@@ -386,6 +391,21 @@ def test_a_worker_with_all_layers_misses_none_of_them():
     for unsafe in (False, True):
         (answer,) = serve({}, [["print(1)", True]], unsafe)
         assert answer == {"text": "1\n", "error": "", "missing": []}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become others; without root every test here is of an ordinary user")
+def test_an_ordinary_user_contains_code_with_the_same_layers():
+    needs_all_layers()
+    attacks = [
+        f"open({HERE!r})",
+        "open('x', 'w')",
+        "import os\nos.fork()",
+        "import os\nos.kill(1, 0)",
+        "import os\nos.listdir('/')",
+    ]
+    good, *bad = serve({}, [["print(652 // 2)", True], *([attack, False] for attack in attacks)], unsafe=False, user=12345)
+    assert good == {"text": "326\n", "error": "", "missing": []}
+    assert len(bad) == 5 and all(a["error"].startswith("check failed: ") and a["missing"] == [] for a in bad)
 
 
 @pytest.mark.parametrize("function", ["landlock", "limits", "seccomp"])

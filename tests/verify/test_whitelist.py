@@ -13,7 +13,7 @@ from minisw.verify.whitelist import allowed
 FINE = {
     "division": "print(652 // 2)",
     "several steps": "a, b = 3, 4\nc = a * b\nassert c == 12, 'no'\nprint(f'{c:.2f} {c!r}')",
-    "a loop": "total = 0\nfor i in range(10):\n    if i % 2 == 0:\n        continue\n    total += i\nelse:\n    total -= 1\nprint(total)",
+    "a loop": "t = 0\nfor i in range(9):\n    if i % 2 == 0:\n        continue\n    t += i\nelse:\n    t -= 1\nprint(t)",
     "a while": "n = 27\nwhile n != 1:\n    n = n // 2 if n % 2 == 0 else 3 * n + 1\n    if n > 10**6:\n        break\nprint(n)",
     "a function": "def f(x, *a, k=1, **kw):\n    return x * k\nprint(f(3, k=2))",
     "recursion": "def f(n):\n    return 1 if n < 2 else n * f(n - 1)\nprint(f(10))",
@@ -22,7 +22,7 @@ FINE = {
     "a module": "import math\nprint(math.sqrt(2))",
     "names of a module": "from fractions import Fraction as F\nprint(F(1, 3) + F(1, 6))",
     "all names": "from math import *\nprint(gcd(12, 18), pi)",
-    "two modules": "import itertools, functools as ft\nprint(ft.reduce(lambda a, b: a * b, itertools.islice(itertools.count(1), 5)))",
+    "two modules": "import itertools, functools as ft\nprint(ft.reduce(max, itertools.islice(itertools.count(1), 5)))",
     "exceptions": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    print(e)\nfinally:\n    pass",
     "raise": "try:\n    raise ValueError('x')\nexcept (ValueError, TypeError):\n    print('caught')",
     "walrus": "print((n := 5) > 3, n, not n, -n, ~n, n if n else 0, n is None, n in [5] and n or 0)",
