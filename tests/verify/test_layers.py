@@ -14,6 +14,8 @@ import pytest
 
 from minisw.verify import layers
 
+pytest.importorskip("resource")  # not on Windows; loaded here, because another user may not be able to
+
 
 def in_fork(work, user=None):
     """Do some work in a fork, first becoming another user if asked; the text it returns, or the name of what it raised."""
@@ -69,6 +71,7 @@ USERS = [pytest.param(None, id="as it is"), pytest.param(12345, id="as an ordina
 @needs_root
 def test_root_becomes_nobody_for_good():
     def work():
+        os.setgroups([0, 4])
         layers.ordinary_user()
         return os.getresuid(), os.getresgid(), os.getgroups(), names_of(lambda: os.setuid(0), lambda: os.setgid(0))
 

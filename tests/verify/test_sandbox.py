@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import resource  # noqa: F401 (a worker that is a fork of this process may not be able to load it)
 import signal
 import sys
 import time
@@ -14,7 +13,7 @@ from minisw.verify import layers, sandbox
 from minisw.verify.child import Child
 from minisw.verify.sandbox import Limits, Output, SandboxMissing, run_checks, run_code
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytest.importorskip("resource")  # not on Windows; loaded here, because a fork that is another user may not be able to
 
 HERE = os.path.abspath(__file__)
 # The attacker has the C library. An attack that works ends without an exception, and then its test fails.
@@ -415,6 +414,13 @@ def test_without_one_layer_the_others_still_refuse_files_and_processes(function)
     answers = serve({function: lacking}, [[attack, False] for attack in attacks], unsafe=True)
     assert [a["missing"] for a in answers] == [[LAYERS[function]]] * 2
     assert all(a["error"].startswith("check failed: ") for a in answers)
+
+
+def test_no_signal_of_a_check_ends_its_worker_even_without_seccomp():
+    needs_all_layers()
+    signals = "import os\nfor s in (2, 1, 3, 15, 10, 9, 19):\n    os.kill(1, s)\nprint('sent')"
+    answers = serve({"seccomp": lambda: None}, [[signals, False], ["print(1)", True]], unsafe=True)
+    assert [(a["text"], a["error"]) for a in answers] == [("sent\n", ""), ("1\n", "")]
 
 
 def test_a_layer_that_fails_only_in_the_fork_of_a_check_stops_that_check():
