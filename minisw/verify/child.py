@@ -12,7 +12,7 @@ import os
 import queue
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 START_SECONDS = 60.0  # limit for the child's imports, on a busy machine
@@ -21,11 +21,12 @@ START_SECONDS = 60.0  # limit for the child's imports, on a busy machine
 class Child:
     """A restartable child process; `command` must print one line when it is ready, then one line for each line it reads.
 
-    `seconds` limits the time of one request. Not for use by several threads at once.
+    `seconds` limits the time of one request; the child sees `environment`, by default this process's. Not for use by several
+    threads at once.
     """
 
-    def __init__(self, command: Sequence[str], seconds: float):
-        self.command, self.seconds = tuple(command), seconds
+    def __init__(self, command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None):
+        self.command, self.seconds, self.environment = tuple(command), seconds, environment
         self._process: subprocess.Popen | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
 
@@ -62,7 +63,7 @@ class Child:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path} if self.environment is None else self.environment,
         )
         self._lines = queue.Queue()
         threading.Thread(target=_forward, args=(self._process.stdout, self._lines), daemon=True).start()

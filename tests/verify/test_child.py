@@ -102,3 +102,16 @@ def test_a_child_finds_this_package_from_any_folder(tmp_path):
         cwd=tmp_path,
     )
     assert done.stdout.strip() == "2", done.stderr
+
+
+def test_a_child_sees_the_given_environment_and_no_other_variable(monkeypatch):
+    monkeypatch.setenv("SECRET_KEY", "x")
+    program = "import os; print('ready', flush=True); input(); print(*sorted(os.environ), os.environ.get('A'))"
+    seen = {}
+    for environment in ({}, {"A": "1"}, None):
+        process = Child((sys.executable, "-c", program), 30.0, environment=environment)
+        seen[str(environment)] = process.ask("x").split()
+        process.close()
+    assert "SECRET_KEY" not in seen["{}"] and "PYTHONPATH" not in seen["{}"] and seen["{}"][-1] == "None"
+    assert "SECRET_KEY" not in seen["{'A': '1'}"] and seen["{'A': '1'}"][-1] == "1"
+    assert {"SECRET_KEY", "PYTHONPATH", "PATH"} <= set(seen["None"])
