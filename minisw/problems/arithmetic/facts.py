@@ -135,7 +135,6 @@ KINDS = {
 }
 # fmt: on
 ONE_CALCULATION = tuple(KINDS)[:16]  # the kinds of the plain style: nearly all change the quantity by one calculation
-ADDITIVE_KINDS = ("add", "take", "more_than", "fewer_than")
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 
 

@@ -18,7 +18,7 @@ import hashlib
 import random
 from dataclasses import dataclass, field
 
-from minisw.problems.arithmetic.facts import ADDITIVE_KINDS, CONTAINERS, KINDS, ONE_CALCULATION, THINGS, Fact, Now, make_fact
+from minisw.problems.arithmetic.facts import CONTAINERS, KINDS, ONE_CALCULATION, THINGS, Fact, Now, make_fact
 from minisw.problems.files import TooFewProblems
 from minisw.records import Problem
 
@@ -69,13 +69,11 @@ RICH = Style(tuple(KINDS), swapped=0.5, distractors=(0.5, 0.5, 0.3), foreign=0.5
 # --- stories -------------------------------------------------------------------------------------------------------------
 
 
-def make_story(
-    rng: random.Random, steps: int, top: int = 999, smallest: int = 12, additive: float = 0.0, style: Style = PLAIN
-) -> Story:
-    """A random story of `steps` steps whose quantities stay within 3…`top`.
+SMALLEST = 12  # of what is added or taken
 
-    What is added or taken is at least `smallest`; a share `additive` of the steps is drawn from the kinds that add or take.
-    """
+
+def make_story(rng: random.Random, steps: int, top: int = 999, style: Style = PLAIN) -> Story:
+    """A random story of `steps` steps whose quantities stay within 3…`top`."""
     while True:
         first_holder = holder = rng.choice(NAMES)
         first_unit = unit = rng.choice(THINGS + CONTAINERS[:3])
@@ -86,8 +84,8 @@ def make_story(
         while len(facts) < steps and attempts < 200:
             attempts += 1
             other = rng.choice([name for name in NAMES if name != holder])
-            kind = rng.choice(ADDITIVE_KINDS if additive and rng.random() < additive else style.kinds)
-            amount, factor = rng.randint(smallest, max(smallest + 1, min(top // 2, 399))), rng.randint(3, 9)
+            kind = rng.choice(style.kinds)
+            amount, factor = rng.randint(SMALLEST, max(SMALLEST + 1, min(top // 2, 399))), rng.randint(3, 9)
             made = make_fact(rng, Now(value, unit, holder, other, amount, factor, top), kind)
             if made is None or (facts and made[0].kind == facts[-1].kind):
                 continue

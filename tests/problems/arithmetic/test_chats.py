@@ -47,7 +47,8 @@ def kind_of(chat: Chat) -> str:
     user = chat[0][0]
     if user.startswith("Say the result of ") and not user.startswith("Say the result of this line:"):
         return "sums"
-    ends = {"\nSolve step by step.": "solve", "\n\nWrite the next step with care.": "careful", JUDGE: "comment", JUDGE_CODE: "comment"}
+    ends = {"\nSolve step by step.": "solve", "\n\nWrite the next step with care.": "careful"}
+    ends |= {JUDGE: "comment", JUDGE_CODE: "comment"}
     return next((kind for end, kind in ends.items() if user.endswith(end)), "skills")
 
 
