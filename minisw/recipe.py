@@ -188,7 +188,7 @@ class JudgeKnobs:
     """Replies sampled per prompt; advantages compare them with each other. Paper: 4."""
     updates: int = 1
     """Optimizer steps on the replies of one GRPO step. Paper: 4."""
-    lr: float = 2e-4
+    lr: float = 3e-4
     """Learning rate of AdamW in GRPO. Paper: 1e-6 for full weights; LoRA needs more."""
     clip_low: float = 0.2
     """The probability ratio is clipped at 1 - clip_low. Paper: 0.2."""
@@ -202,7 +202,7 @@ class JudgeKnobs:
     """Train on as many positive as negative labels. Paper: yes; without it, on labels drawn at random."""
     analysis: bool = True
     """Write an analysis before the verdict. Paper: yes; without it, the reply begins with the verdict."""
-    max_new_tokens: int = 160
+    max_new_tokens: int = 220
     """Longest reply of the judge in tokens. Paper: 3096."""
     tenth: bool = True
     """Train StepWiser's judge again on a tenth of the labels, for the data-efficiency claims."""

@@ -194,7 +194,7 @@ def quick_solution(rng: random.Random, story: Story, style: Style = PLAIN) -> li
 
 # --- splits --------------------------------------------------------------------------------------------------------------
 
-STEPS = {3: 1, 4: 2, 5: 2}  # number of steps: weight
+STEPS = {2: 1, 3: 2, 4: 2}  # number of steps: weight
 SPLITS = {  # name: (seed, weights of the numbers of steps)
     "train": (11, STEPS),
     "validation": (12, STEPS),
