@@ -48,7 +48,7 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(run):
     write_text_file(run.folder / "segment" / "base-test.jsonl", "")
     before = (run.folder / "recipe.json").read_bytes()
     run.close()
-    with pytest.raises(ValueError, match="judge.steps is 16 there and 1 here"):
+    with pytest.raises(ValueError, match="judge.steps is 24 there and 1 here"):
         Run(with_steps(1), run.folder)
     assert (run.folder / "recipe.json").read_bytes() == before
     Run(Recipe(), run.folder).close()  # a refused recipe leaves no lock behind

@@ -150,7 +150,7 @@ def _habits_chart(name: str, curve: list[dict]) -> Html:
 
 def _pass_charts(passes: dict[str, list[dict]]) -> Html:
     """pass@k of the judges in `passes`, of whole solutions and of steps."""
-    solutions = "Share of solutions that at least one of k sampled judgments judges exactly right: does GRPO widen or sharpen?"
+    solutions = "Does GRPO widen or sharpen? Share of solutions that at least one of k judgments gets exactly right."
     steps = "The same for single steps, right and wrong ones with equal weight. Guessing gives 1 − 1/2ᵏ."
     charts = [
         line_chart(
