@@ -97,7 +97,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 def test_a_wheel_carries_all_code_the_embedded_model_and_the_style_sheet(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     code = {str(f.relative_to(ROOT)) for f in (ROOT / "minisw").rglob("*.py")}
-    base = {f"minisw/data/base/{f.name}" for f in (ROOT / "data" / "base").iterdir()}
+    base = {f"minisw/data/base/{f.name}" for f in (ROOT / "data" / "base").iterdir() if f.is_file()}  # not first/
     assert {f"minisw/data/base/{n}" for n in ("model.safetensors", "tokenizer.json", "config.json")} <= base
     assert names == code | base | {"minisw/py.typed", "minisw/report/style.css"}
     for name in base:

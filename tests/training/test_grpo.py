@@ -271,7 +271,7 @@ def test_micro_batches_change_nothing(updates: int, new_lm, groups: list[Group])
         descend(new_lm("judge", noise=0.3), groups, ADVANTAGES, config(micro_tokens=n, updates=updates)) for n in (10**6, 60, 1)
     ]
     for metrics, weights in results[1:]:
-        assert metrics == pytest.approx(results[0][0], abs=1e-5)
+        assert metrics == pytest.approx(results[0][0], rel=1e-5, abs=1e-5)
         assert_close(weights, results[0][1], atol=2e-5)
 
 
@@ -524,7 +524,7 @@ def test_training_shortens_the_completions(new_lm, prompts: list[list[int]]) -> 
 
 @pytest.mark.slow
 def test_two_updates_learn_too(new_lm, prompts: list[list[int]]) -> None:
-    history = train(new_lm("judge", rank=8), prompts[:6], has_digit, steps=15, prompts=6, group=8, updates=2)
+    history = train(new_lm("judge", rank=8), prompts[:6], has_digit, steps=30, prompts=6, group=8, updates=2)
     assert any(m.get("clip_ratio/low_mean", 0) + m.get("clip_ratio/high_mean", 0) > 0 for m in history)
     assert sum(m["reward"] for m in history[-3:]) > 2 * sum(m["reward"] for m in history[:3])
 

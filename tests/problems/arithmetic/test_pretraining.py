@@ -83,7 +83,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, texts = sys.argv[1], json.loads(sys.argv[2])
 tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
 ids = [tokenizer.encode(text) for text in texts]
-messages = [{"role": "user", "content": "Work out 12+7."}]
+messages = [{"role": "user", "content": "Say the result of 12+7."}]
 prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 chat = tokenizer(prompt, return_tensors="pt")
 with torch.no_grad():
@@ -108,9 +108,9 @@ def test_the_shipped_base_loads_with_the_auto_classes_alone() -> None:
     ours = PreTrainedTokenizerFast(tokenizer_file=str(embedded_folder() / "tokenizer.json"))
     assert found["ids"] == [ours.encode(text) for text in TEXTS]
     assert found["texts"] == TEXTS
-    assert found["prompt"] == "<|im_start|>user\nWork out 12+7.<|im_end|>\n<|im_start|>assistant\n"
+    assert found["prompt"] == "<|im_start|>user\nSay the result of 12+7.<|im_end|>\n<|im_start|>assistant\n"
     assert found["special"] == [2, 0, 3]
-    assert found["reply"].startswith("12+7: 2+7+0=9, 1+0+0=1, 19.")  # what the base has learnt
+    assert found["reply"].startswith("19.")  # what the base has learnt
     assert not found["minisw"]
 
 
@@ -325,7 +325,7 @@ def test_train_writes_a_model_that_loads(small: Pretraining, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "first stream, step 12" in printed and "second stream, step 6" in printed
     lm = load_base(ModelKnobs(name=str(small.out), device="cpu", autocast=""))
-    assert lm.decode(lm.encode("Work out 12+7.")) == "Work out 12+7."
+    assert lm.decode(lm.encode("Say the result of 12+7.")) == "Say the result of 12+7."
     assert lm.end_ids == [lm.tokenizer.eos_token_id]
     assert not any(p.requires_grad for p in lm.model.parameters())
     with pytest.raises(ValueError, match="holds a finished model: give --out another folder, or --overwrite"):
