@@ -8,8 +8,9 @@ the plain style: it solves problems in a *quick* style (bare results, a random l
   calculation in long hand;
 - put sentences into tags.
 
-The second stream (`SECOND`) has stories in the rich style, and adds what people write when they are asked to judge a step of
-somebody's solution (`comments.py`). Neither holds a problem of any split of `stories.py`.
+The second stream (`SECOND`) has stories in the rich style. It has bare sums in place of the small exercises, and adds what
+people write when they are asked to judge a step of somebody's solution (`comments.py`). Neither holds a problem of any
+split of `stories.py`.
 """
 
 from __future__ import annotations

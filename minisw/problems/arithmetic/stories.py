@@ -4,8 +4,8 @@ A problem is a chain: it states a quantity, each *fact* changes the quantity, an
 generator knows the value after every fact, so the correctness of every step of any solution is known exactly (`rules.py`),
 which no real data set offers. The text that the embedded base model is pretrained on is in `pretraining.py`.
 
-A `Style` says how a story is told: in the plain style in order, in the rich style also out of order, with more sentences that
-do not matter, and with facts that need two calculations.
+A `Style` sets how hard a story is to follow. The plain style tells the facts in order. The rich style tells some of them out of
+order, adds sentences that do not matter, and has facts that need two calculations.
 
 The random stream is part of the format: the problems of a seed must stay the same across versions, and a test holds their
 hash. So every random choice below keeps its place in the order of choices.
@@ -53,10 +53,10 @@ class Story:
 
 @dataclass(frozen=True)
 class Style:
-    """How stories are told, and how quick solutions retell them."""
+    """How hard the stories are to follow, and how often quick solutions repeat a fact before they calculate."""
 
     kinds: tuple[str, ...]  # kinds of facts
-    swapped: float  # probability that two neighbouring facts are told in the other order
+    swapped: float  # probability that a pair of consecutive facts is told in reverse order
     distractors: tuple[float, ...]  # probability of each sentence that does not matter
     foreign: float  # share of those sentences that say what somebody outside the story has
     retold: float  # probability that a quick step restates its fact before it calculates
@@ -122,7 +122,7 @@ BEFORE = "Before that, "
 def _out_of_order(rng: random.Random, facts: list[Fact], swapped: float) -> tuple[list[Fact], list[str]]:
     """The facts with their sentences as told, and the sentences in the order of the text.
 
-    Of some pairs of neighbours the later fact is told first, and the sentence of the earlier one begins with "Before that, ".
+    Some pairs of consecutive facts are told in reverse order. The second sentence of such a pair begins with "Before that, ".
     """
     facts, sentences, i = facts.copy(), [], 0
     while i < len(facts):
