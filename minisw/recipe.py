@@ -89,7 +89,7 @@ class ProblemKnobs:
     """Prompts: "arithmetic" for the embedded model, "english" for chat models (minisw/prompts.py)."""
     max_steps: int = 0
     """GSM8K only: keep problems whose reference solution has at most this many lines; 0 keeps all."""
-    train: int = 200
+    train: int = 400
     """Training problems of stage 1, on which the policy is fine-tuned. Paper: 20,000. Stage 2 annotates others."""
     validation: int = 60
     """Validation problems: their labels choose the classifier's settings."""
@@ -134,11 +134,11 @@ class SegmentKnobs:
     cut at every blank line, to compare with."""
     samples: int = 2
     """Solutions that the base samples per problem; wrong ones are dropped. Paper: 16."""
-    keep: int = 1
+    keep: int = 2
     """Most right solutions kept per problem. Paper: 4."""
     tries: int = 1
     """Segmentations that the teacher samples per solution; all that pass the filter are taught. Paper: 8."""
-    training: Training = Training(lr=2e-3, epochs=4, batch=6)
+    training: Training = Training(lr=2e-3, epochs=4, batch=12)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class JudgeKnobs:
     """Most labels per pass, half of them positive; all trained judges use the same labels."""
     passes: int = 1
     """Balanced passes over the labels. Each takes labels that earlier passes left out, until none are left."""
-    rs_samples: int = 16
+    rs_samples: int = 64
     """RS-FT: replies that the base samples per label. The default samples at least as many tokens as GRPO does."""
     rs_keep: int = 3
     """RS-FT: most replies with a right verdict that are trained on, per label."""
@@ -236,7 +236,7 @@ class EvaluateKnobs:
 
     parts: tuple[Literal["gsm8k", "math", "olympiadbench", "omnimath"], ...] = ("gsm8k",)
     """Parts of ProcessBench, for tasks without exact labels. Paper: all four."""
-    solutions: int = 80
+    solutions: int = 60
     """Solutions judged; with ProcessBench, of each part."""
     samples: int = 8
     """Judgments also sampled per chunk at temperature 1, for the mean F1 of one sample and for their majority; 0 for none.
@@ -253,7 +253,7 @@ class EvaluateKnobs:
 class SearchKnobs:
     """Stage 5 (StepWiser §4.4): search steered by the judge, and baselines that may spend as many tokens."""
 
-    problems: int = 80
+    problems: int = 60
     """Test problems searched."""
     tries: int = 5
     """Most tries per chunk; the last one is kept whatever the judge says. Paper: 5."""

@@ -59,12 +59,14 @@ def train_as_the_recipe_says(trainer: JudgeTrainer, name: str = STEPWISER) -> di
 def with_fewer_labels(trainer: JudgeTrainer, share: float) -> JudgeTrainer:
     """The same trainer with a share of the distinct labels (at least `FEWEST_LABELS`, half of them positive).
 
-    GRPO takes as many steps. A step has at most as many prompts as there are labels; then up to twice as many replies are
-    sampled to each, so that a step does not become too small.
+    GRPO takes two thirds as many steps, because fewer labels are learnt sooner. A step has at most as many prompts as there
+    are labels; then up to twice as many replies are sampled to each, so that a step does not become too small.
     """
     steps, knobs = trainer.steps, trainer.knobs
     count = max(FEWEST_LABELS, 2 * round(share * len(set(steps)) / 2))
     fewer = steps[:count]  # the list alternates: any even number from its start is balanced
     prompts = min(knobs.prompts, len(fewer))
     group = min(2 * knobs.group, knobs.group * knobs.prompts // prompts)
-    return dataclasses.replace(trainer, steps=fewer, knobs=dataclasses.replace(knobs, prompts=prompts, group=group))
+    fewer_steps = max(1, 2 * knobs.steps // 3)
+    smaller = dataclasses.replace(knobs, steps=fewer_steps, prompts=prompts, group=group)
+    return dataclasses.replace(trainer, steps=fewer, knobs=smaller)
