@@ -97,6 +97,15 @@ class RandomReject:
 # --- training ------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A solution of the policy of which only the final answer is known to be right or wrong."""
+
+    question: str
+    chunks: tuple[str, ...]
+    correct: bool
+
+
 def seeds_from(seed: int) -> Callable[[str], int]:
     """Named seeds from one number: `seeds_from(0)("grpo")`. A new name changes no other name's seed (as `Run.seed_of`)."""
     return lambda name: zlib.crc32(f"{seed}/{name}".encode())
@@ -112,6 +121,9 @@ class JudgeTrainer:
     context: JudgeContext
     steps: Sequence[LabelledStep]  # training labels, balanced
     validation: Sequence[LabelledStep] = ()  # whole solutions that choose the classifier's settings; never trained on
+    solutions: Sequence[LabelledStep] = ()  # all labels of whole solutions, up to the first error: for judges of solutions
+    outcomes: Sequence[Outcome] = ()  # solutions without step labels: for judges that learn from outcomes
+    rationale_writer: JudgeContext | None = None  # who writes the analyses that SFT judges learn from; None: the base itself
     knobs: JudgeKnobs = JudgeKnobs()
     classifier: ClassifierKnobs = ClassifierKnobs()
     lora: Lora = Lora()
@@ -119,6 +131,11 @@ class JudgeTrainer:
     train_adapter: Callable[[str, Callable, int, str], Any] | None = None
     warn: Callable[[str], None] = print
     measures: Mapping[str, Callable[[str], float]] = field(default_factory=dict)  # GRPO logs their means over sampled replies
+
+    @property
+    def writer(self) -> JudgeContext:
+        """The context of the model whose replies RS-FT, GenPRM and ThinkPRM learn from."""
+        return self.rationale_writer or self.context
 
     def train(self, name: str, fit: Callable, total: int, what: str) -> Any:
         """Make a fresh adapter `name`, train it by `fit(checkpoint, tick)`, and return what `fit` returns (JSON values).
