@@ -40,8 +40,10 @@ class Command(Recipe):
     """Run only this stage: segment, annotate, judges, evaluate, search or report."""
     dry_run: bool = False
     """Print the plan and write nothing."""
-    study: Literal["", "ablations", "habits"] = ""
-    """Train judges that differ in one setting instead of a whole run (minisw/study.py); --out is the study's folder."""
+    study: Literal["", "ablations", "habits", "data-efficiency"] = ""
+    """Train judges that differ in one setting instead of a whole run (minisw/study/); --out is the study's folder."""
+    arms: tuple[str, ...] = ()
+    """Only these arms of the study; without it, all."""
     seeds: int = 3
     """Seeds of a study, from --seed on."""
 
@@ -77,6 +79,8 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ValueError(f"--out {command.out} is a file: give a folder")
     if command.study and (command.stage or command.dry_run):
         raise ValueError("--study runs its own stages: leave out --stage and --dry-run")
+    if command.arms and not command.study:
+        raise ValueError("--arms belongs to a study: give --study too")
     if command.seeds < 1:
         raise ValueError(f"--seeds is {command.seeds}: it must be above 0")
     check(command)
@@ -101,7 +105,7 @@ HIGHEST = {  # highest value of a number; otherwise MOST for integers and none f
     "--policy.temperature": 10,
     "--judge.temperature": 10,
 }
-LABEL_SOURCES = ("rollouts", "prm800k", "math_shepherd")
+LABEL_SOURCES = ("rollouts", "exact", "prm800k", "math_shepherd")
 
 
 def check(recipe: Recipe) -> None:
@@ -114,12 +118,13 @@ def check(recipe: Recipe) -> None:
     _check_model(recipe)
     _check_problems(recipe)
     _check_label_source(recipe)
+    _check_judges(recipe)
 
 
 def _check_value(flag: str, value: object) -> None:
     """The value of one knob by itself: its range; for several values, that there is one and none is repeated."""
     if isinstance(value, tuple):
-        if not value:
+        if not value and flag != "--arms":
             raise ValueError(f"{flag} is empty: give at least one value")
         if len(set(value)) < len(value):
             raise ValueError(f"{flag} has a value twice: give each once")
@@ -173,6 +178,8 @@ def _check_problems(recipe: Recipe) -> None:
 def _check_label_source(recipe: Recipe) -> None:
     """A file that is missing is found here, and not after stage 1."""
     source = recipe.annotate.source
+    if source == "exact" and recipe.problems.source != "arithmetic":
+        raise ValueError(f"{recipe.problems.source} has no exact labels: give --annotate.source rollouts")
     if source in LABEL_SOURCES or Path(source).is_file():
         return
     is_path = Path(source).is_absolute() or Path(source).suffix in (".json", ".jsonl", ".parquet") or source.startswith(".")
@@ -181,6 +188,15 @@ def _check_label_source(recipe: Recipe) -> None:
             f"--annotate.source {source or repr(source)} is no file: give one of {', '.join(LABEL_SOURCES)}, "
             "a file, or a hub name (OWNER/NAME)"
         )
+
+
+def _check_judges(recipe: Recipe) -> None:
+    judges = recipe.judge.judges
+    if "stepwiser" not in judges:
+        raise ValueError("--judge.judges lacks stepwiser, whose judge the later stages use: name it too")
+    wants_rejection_sampled = ["stepwiser_from_rs"] if recipe.judge.start == "base" else [j for j in judges if "stepwiser" in j]
+    if "rejection_sampled" not in judges and (missing := [j for j in judges if j in wants_rejection_sampled]):
+        raise ValueError(f"{missing[0]} starts from rejection_sampled: name it in --judge.judges too")
 
 
 def _flags(recipe: object, prefix: str = "--", values: bool = False) -> Iterator:

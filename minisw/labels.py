@@ -15,6 +15,7 @@ from pathlib import Path
 from minisw.recipe import AnnotateKnobs
 from minisw.records import AnnotatedSolution, LabelledStep, Solution, read_jsonl
 
+QUESTIONS = "questions.json"  # in the annotate stage's folder: problem id -> question
 RULES = ("abs_q", "rel_effective", "rel_ratio")  # StepWiser's three, compared in the annotate stage
 
 # --- values ------------------------------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def _q(solution: AnnotatedSolution, branches: int) -> Sequence[float]:
 
 def load_steps(folder: Path, split: str, knobs: AnnotateKnobs) -> list[LabelledStep]:
     """The labelled steps of a split ("train" or "validation") by the recipe's rule, from the annotate stage's `folder`."""
-    questions = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
+    questions = json.loads((folder / QUESTIONS).read_text(encoding="utf-8"))
     return labelled_steps(read_jsonl(folder / f"{split}.jsonl", AnnotatedSolution), questions, knobs)
 
 

@@ -16,6 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 EMBEDDED = "embedded"  # the name of the base model that comes with minisw
+TrainedJudge = Literal[  # the trained judges of judges/registry.py
+    "discriminative",
+    "few_shot",
+    "rejection_sampled",
+    "stepwiser",
+    "stepwiser_from_rs",
+    "stepwiser_tenth",
+    "stepwiser_hundredth",
+]
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,8 @@ class AnnotateKnobs:
     """Stage 2 (StepWiser §3.2): every chunk gets a label from Monte-Carlo rollouts."""
 
     source: str = "rollouts"
-    """Where labels come from: rollouts, prm800k, math_shepherd, or a file or hub name in TRL's stepwise-supervision format."""
+    """Where labels come from: rollouts, exact (the embedded task's own, to compare with), prm800k, math_shepherd, or a file or
+    hub name in TRL's stepwise-supervision format."""
     problems: int = 160
     """Problems annotated: the training problems after those of stage 1. Paper: 40,000."""
     samples: int = 4
@@ -163,6 +173,11 @@ class AnnotateKnobs:
     """Weight of the gain in rel_effective. Paper: 0.4 at 1.5B."""
     gamma: float = 0.8
     """Threshold of rel_ratio. Paper: 0.8 at 1.5B."""
+
+    @property
+    def published(self) -> bool:
+        """Whether the labels are those of a published set, and not of the policy's own solutions."""
+        return self.source not in ("rollouts", "exact")
 
 
 @dataclass(frozen=True)
@@ -204,12 +219,18 @@ class JudgeKnobs:
     """Write an analysis before the verdict. Paper: yes; without it, the reply begins with the verdict."""
     max_new_tokens: int = 220
     """Longest reply of the judge in tokens. Paper: 3096."""
-    tenth: bool = True
-    """Train StepWiser's judge again on a tenth of the labels, for the data-efficiency claims."""
-    hundredth: bool = True
-    """Train it once more on a hundredth of the labels (at least 8)."""
-    from_rejection_sampled: bool = False
-    """Train it once more from the weights of RS-FT."""
+    judges: tuple[TrainedJudge, ...] = (
+        "discriminative",
+        "rejection_sampled",
+        "stepwiser",
+        "stepwiser_tenth",
+        "stepwiser_hundredth",
+    )
+    """Judges to train, by their names in judges/registry.py. "stepwiser_tenth" and "_hundredth" use so many of the labels (at
+    least 8), for the data-efficiency claims."""
+    writer: str = ""
+    """Model (a folder or hub name) that writes the analyses for SFT of rejection_sampled, genprm and thinkprm; empty for the
+    base itself."""
 
 
 @dataclass(frozen=True)

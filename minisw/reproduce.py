@@ -1,7 +1,7 @@
 """The main command: all stages in order, each once.
 
     python -m minisw.reproduce [--preset tiny] [--seed 0] [--out runs/tiny-0] [--stage NAME] [--dry-run] [--judge.steps 60 …]
-    python -m minisw.reproduce --study ablations|habits [--seeds 3] [--out runs/ablations-tiny]
+    python -m minisw.reproduce --study ablations|habits|data-efficiency [--seeds 3] [--arms NAME …] [--out FOLDER]
 
     1 segment    the policy learns to write its reasoning in chunks                StepWiser §3.1
     2 annotate   every chunk gets a label from Monte-Carlo rollouts                §3.2
@@ -46,7 +46,8 @@ def run(command: Command) -> None:
     if command.study:
         study_folder = command.out or Path("runs") / f"{command.study}-{recipe.preset}"
         quiet_libraries(recipe)
-        run_study(STUDIES[command.study], recipe, study_folder, command.seeds, Console(stderr=True, quiet=not writes()))
+        console = Console(stderr=True, quiet=not writes())
+        run_study(STUDIES[command.study], recipe, study_folder, command.seeds, console, command.arms)
         return
     if command.dry_run:
         print(plan(recipe, folder, stages))
@@ -90,17 +91,9 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         "segment": f"{problems.test} test problems by base and policy; SFT on right solutions of {problems.train} problems × "
         f"{recipe.segment.samples} samples, {recipe.segment.training.epochs} epochs",
         "annotate": labels,
-        "judges": f"up to {judge.labels} labels × {judge.passes} passes; classifier: up to {classifier.max_lrs} learning rates × "
-        f"{classifier.max_epochs} epochs; RS-FT; GRPO: {judge.steps} steps of {judge.prompts} prompts × {judge.group} replies"
-        + "".join(
-            f"; GRPO again {what}"
-            for what, wanted in (
-                ("from RS-FT", judge.from_rejection_sampled),
-                ("with a tenth of the labels", judge.tenth),
-                ("with a hundredth", judge.hundredth),
-            )
-            if wanted
-        ),
+        "judges": f"up to {judge.labels} labels × {judge.passes} passes for {', '.join(judge.judges)}; classifier: up to "
+        f"{classifier.max_lrs} learning rates × {classifier.max_epochs} epochs; GRPO: {judge.steps} steps of {judge.prompts} "
+        f"prompts × {judge.group} replies",
         "evaluate": f"every judge, greedy and {recipe.evaluate.samples} times sampled, on {recipe.evaluate.solutions} "
         + ("test solutions with exact labels" if own else f"solutions of each part of ProcessBench ({parts})"),
         "search": f"{recipe.search.problems} test problems"

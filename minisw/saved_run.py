@@ -63,7 +63,8 @@ class SavedRun(RunFolder):
             raise ValueError(f"no judge {name!r}: choose one of {', '.join(entries)}")
         if not entries[name].trained:
             return entries[name].build(self.judge_context, {})
-        self.require(name, self.folder / "judges" / name)
+        if entries[name].has_adapter:
+            self.require(name, self.folder / "judges" / name)
         return entries[name].build(self.judge_context, self.metrics("judges").get(name, {}))
 
 

@@ -10,8 +10,9 @@ from minisw.recipe import Recipe
 
 
 def test_presets_and_knobs_are_read():
-    command = parse(["--preset", "smoke", "--seed", "7", "--judge.steps=5", "--judge.no-tenth", "--dry-run", "--stage", "search"])
-    assert (command.judge.steps, command.judge.tenth, command.seed, command.stage) == (5, False, 7, "search")
+    arguments = ["--preset", "smoke", "--seed", "7", "--judge.steps=5", "--judge.no-balanced", "--dry-run", "--stage", "search"]
+    command = parse(arguments)
+    assert (command.judge.steps, command.judge.balanced, command.seed, command.stage) == (5, False, 7, "search")
     assert command.dry_run and command.judge.group == PRESETS["smoke"].judge.group
     assert parse([]) == Command() and Command().judge == Recipe().judge
     assert parse(["--classifier.lrs", "1e-3", "2e-3"]).classifier.lrs == (1e-3, 2e-3)
@@ -27,11 +28,30 @@ def test_a_study_has_three_seeds_unless_told_otherwise():
     assert (parse([]).study, parse([]).seeds) == ("", 3)
     command = parse(["--study", "habits", "--seeds", "1", "--judge.no-analysis", "--judge.no-balanced"])
     assert (command.study, command.seeds) == ("habits", 1) and not command.judge.analysis and not command.judge.balanced
+    assert command.arms == () and parse(["--study", "habits", "--arms", "redo-0", "redo-0.4"]).arms == ("redo-0", "redo-0.4")
+    with pytest.raises(ValueError, match="--arms belongs to a study: give --study too"):
+        parse(["--arms", "redo-0"])
+
+
+def test_judges_are_named_as_in_the_registry():
+    assert parse(["--judge.judges", "few_shot", "stepwiser"]).judge.judges == ("few_shot", "stepwiser")
+    with pytest.raises(ValueError, match="cannot read the command line"):
+        parse(["--judge.judges", "referee"])
+    with pytest.raises(ValueError, match="--judge.judges lacks stepwiser"):
+        parse(["--judge.judges", "discriminative"])
+    with pytest.raises(ValueError, match="stepwiser_from_rs starts from rejection_sampled"):
+        parse(["--judge.judges", "stepwiser", "stepwiser_from_rs"])
+
+
+def test_exact_labels_are_those_of_the_embedded_task():
+    assert parse(["--annotate.source", "exact"]).annotate.source == "exact"
+    with pytest.raises(ValueError, match="gsm8k has no exact labels: give --annotate.source rollouts"):
+        parse(["--preset", "smoke", "--annotate.source", "exact"])
 
 
 def test_zeros_that_mean_none_and_extreme_values_are_allowed():
     for preset in ("tiny", "smoke"):
-        parse(["--preset", preset, "--seed", "0", "--problems.hard", "0", "--judge.kl", "0", "--judge.no-tenth"])
+        parse(["--preset", preset, "--seed", "0", "--problems.hard", "0", "--judge.kl", "0"])
     parse(["--seed", "4294967296", "--judge.labels", "10000000", "--judge.group", "2", "--judge.lr", "1"])
 
 

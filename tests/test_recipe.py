@@ -51,7 +51,7 @@ def test_types_are_restored():
         (changed("search", drop=True), "recipe lacks the field 'search'"),
         (changed("judge", "steps", value="many"), "judge: steps is 'many', which is not int"),
         (changed("judge", "steps", value=True), "judge: steps is True, which is not int"),
-        (changed("judge", "tenth", value=1), "judge: tenth is 1, which is not bool"),
+        (changed("judge", "balanced", value=1), "judge: balanced is 1, which is not bool"),
         (changed("judge", "lr", value=None), "judge: lr is None, which is not float"),
         (changed("model", "dtype", value="fp8"), "model: dtype is 'fp8', which is not 'auto' or 'fp32'"),
         (changed("classifier", "lrs", value=0.1), "classifier: lrs is 0.1"),

@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -68,9 +68,16 @@ class LanguageModel:
 
     # --- text and token ids ------------------------------------------------------------------------------------------
 
-    def chat(self, user: str, reply: str = "") -> list[int]:
-        """Token ids of one user turn and the opening of the assistant's turn, followed by `reply` as its beginning."""
-        text = self.tokenizer.apply_chat_template([{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True)
+    def chat(self, user: str, reply: str = "", earlier: Sequence[Sequence[str]] = ()) -> list[int]:
+        """Token ids of one user turn and the opening of the assistant's turn, followed by `reply` as its beginning.
+
+        `earlier` holds the turns before them as pairs (user, assistant).
+        """
+        turns = [
+            {"role": role, "content": text} for pair in earlier for role, text in zip(("user", "assistant"), pair, strict=True)
+        ]
+        turns.append({"role": "user", "content": user})
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         return self.encode(text) + self.encode(reply)
 
     def encode(self, text: str) -> list[int]:

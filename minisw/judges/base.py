@@ -82,12 +82,10 @@ class AlwaysPositive:
 
 
 class RandomReject:
-    """Calls a share `rate` of the steps Negative at random: the control for chunk-reset."""
+    """Calls a share `rate` of the steps Negative at random: the control for every judge, and for chunk-reset."""
 
-    name = "random rejection"
-
-    def __init__(self, rate: float):
-        self.rate = rate
+    def __init__(self, rate: float, name: str = "random rejection"):
+        self.rate, self.name = rate, name
 
     def judge(self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None) -> list[Judgment]:
         rng = random.Random(seed)
@@ -136,6 +134,11 @@ class JudgeTrainer:
     def writer(self) -> JudgeContext:
         """The context of the model whose replies RS-FT, GenPRM and ThinkPRM learn from."""
         return self.rationale_writer or self.context
+
+    @property
+    def writer_name(self) -> str:
+        """What the results call that model."""
+        return self.knobs.writer if self.rationale_writer else "the base"
 
     def train(self, name: str, fit: Callable, total: int, what: str) -> Any:
         """Make a fresh adapter `name`, train it by `fit(checkpoint, tick)`, and return what `fit` returns (JSON values).

@@ -32,10 +32,17 @@ class GenerativeJudge:
         self.temperature, self.votes = temperature, votes
         self.beginning = "" if context.analysis else BOX  # of every reply; it is not sampled
 
+    def with_votes(self, name: str, temperature: float, votes: int) -> GenerativeJudge:
+        """The same judge with another name, temperature and number of votes."""
+        return GenerativeJudge(self.context, self.adapter, name, temperature, votes)
+
+    def request(self, step: LabelledStep) -> str:
+        """The request to judge one step, as text."""
+        return self.context.prompts.for_judge(step.question, step.history, step.chunk)
+
     def prompt(self, step: LabelledStep) -> list[int]:
         """Token ids of the request to judge one step, with the beginning of the reply if that is given."""
-        prompts, lm = self.context.prompts, self.context.lm
-        return lm.chat(prompts.for_judge(step.question, step.history, step.chunk), self.beginning)
+        return self.context.lm.chat(self.request(step), self.beginning)
 
     def judge(
         self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None, probabilities: bool = False
@@ -53,8 +60,8 @@ class GenerativeJudge:
         texts = [[self.beginning + lm.decode(c.ids) for c in group] for group in groups]
         judgments = [_judgment(own, sum(len(c.ids) for c in group)) for own, group in zip(texts, groups, strict=True)]
         if probabilities:
-            requests = [lm.chat(self.context.prompts.for_judge(s.question, s.history, s.chunk)) for s in steps]
-            measured = p_positive(self.context, self.adapter, requests, [j.analysis for j in judgments])
+            answered = [prompt[: len(prompt) - len(lm.encode(self.beginning))] for prompt in prompts]
+            measured = p_positive(self.context, self.adapter, answered, [j.analysis for j in judgments])
             judgments = [
                 j if p is None else dataclasses.replace(j, p_positive=p) for j, p in zip(judgments, measured, strict=True)
             ]

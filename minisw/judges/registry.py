@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from minisw.judges.base import AlwaysPositive, Judge, JudgeContext, JudgeTrainer
 from minisw.judges.discriminative import DISCRIMINATIVE, DiscriminativeJudge, train_classifier
 from minisw.judges.generative import GenerativeJudge
-from minisw.judges.prompted import untrained_judge
+from minisw.judges.prompted import FEW_SHOT, FewShotJudge, choose_examples, untrained_judge
 from minisw.judges.rejection_sampled import REJECTION_SAMPLED, train_rejection_sampled
 from minisw.judges.stepwiser import (
     FROM_RS,
@@ -31,9 +31,9 @@ UNTRAINED = "untrained"
 class Entry:
     """One judge.
 
-    `id` names its row in tables, its metrics and, if it is trained, its adapter. `train(trainer)` trains that adapter and
+    `id` names its row in tables, its metrics and, if it has one, its adapter. `train(trainer)` makes what the judge needs and
     returns its metrics (judges/metrics.json); entries are trained in the order of the registry, so one may start from the
-    adapter of an earlier one. `build(context, metrics)` makes the judge, with adapter `id` loaded if it is trained.
+    adapter of an earlier one. `build(context, metrics)` makes the judge, with adapter `id` loaded if it has one.
     """
 
     id: str
@@ -41,16 +41,20 @@ class Entry:
     source: str
     build: Callable[[JudgeContext, dict], Judge]
     train: Callable[[JudgeTrainer], dict] | None = None
-    wanted: Callable[[Recipe], bool] = lambda recipe: True
+    has_adapter: bool = True  # False: its training changes no weights
 
     @property
     def trained(self) -> bool:
         return self.train is not None
 
+    def wanted(self, recipe: Recipe) -> bool:
+        """Whether a run of `recipe` has this judge: judges without training always, the others if `judge.judges` names them."""
+        return not self.trained or self.id in recipe.judge.judges
 
-def _generative(adapter: str, title: str, source: str, train: Callable, wanted: Callable = lambda recipe: True) -> Entry:
+
+def _generative(adapter: str, title: str, source: str, train: Callable) -> Entry:
     """An entry whose judge is a `GenerativeJudge` with the trained adapter."""
-    return Entry(adapter, title, source, lambda context, metrics: GenerativeJudge(context, adapter, title), train, wanted)
+    return Entry(adapter, title, source, lambda context, metrics: GenerativeJudge(context, adapter, title), train)
 
 
 REGISTRY: tuple[Entry, ...] = (
@@ -63,6 +67,14 @@ REGISTRY: tuple[Entry, ...] = (
         build=lambda context, metrics: DiscriminativeJudge(context, DISCRIMINATIVE, metrics["threshold"], metrics["prompt"]),
         train=train_classifier,
     ),
+    Entry(
+        FEW_SHOT,
+        "few-shot",
+        "baseline",
+        build=lambda context, metrics: FewShotJudge(context, metrics["examples"]),
+        train=choose_examples,
+        has_adapter=False,
+    ),
     _generative(REJECTION_SAMPLED, "RS-FT", "StepWiser §3.3", train=train_rejection_sampled),
     _generative(STEPWISER, "StepWiser", "StepWiser §3.3", train=train_as_the_recipe_says),
     _generative(
@@ -70,23 +82,25 @@ REGISTRY: tuple[Entry, ...] = (
         "StepWiser, GRPO from RS-FT",
         "ours",
         train=lambda trainer: train_stepwiser(trainer, FROM_RS, REJECTION_SAMPLED),
-        wanted=lambda recipe: recipe.judge.from_rejection_sampled,
     ),
     _generative(
         TENTH,
         "StepWiser, a tenth of the labels",
         "ThinkPRM (data efficiency)",
         train=lambda trainer: train_as_the_recipe_says(with_fewer_labels(trainer, 0.1), TENTH),
-        wanted=lambda recipe: recipe.judge.tenth,
     ),
     _generative(
         HUNDREDTH,
         "StepWiser, a hundredth of the labels",
         "ThinkPRM (data efficiency)",
         train=lambda trainer: train_as_the_recipe_says(with_fewer_labels(trainer, 0.01), HUNDREDTH),
-        wanted=lambda recipe: recipe.judge.hundredth,
     ),
 )
+
+
+def by_id(name: str) -> Entry:
+    """The entry of one judge."""
+    return next(entry for entry in REGISTRY if entry.id == name)
 
 
 def entries(recipe: Recipe) -> list[Entry]:

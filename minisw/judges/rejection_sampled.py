@@ -1,6 +1,6 @@
 """RS-FT, rejection-sampling fine-tuning (StepWiser §3.3): SFT on the base's own analyses whose verdict is right.
 
-    1. sample replies of the bare base to every training label
+    1. sample replies to every training label, of the bare base or of the model that the recipe names as writer
     2. keep those that the reward pays: an analysis, and a verdict equal to the label; at most `rs_keep` for each label
     3. repeat examples of the rarer verdict until both are equally many, and train on them
 """
@@ -27,12 +27,10 @@ REJECTION_SAMPLED = "rejection_sampled"
 _LAST_LINE = re.compile(r"[\s*]*\bVerdict\W[^\n]*$")  # a last line with a verdict but without its box
 
 
-def sample_replies(
-    context: JudgeContext, steps: Sequence[LabelledStep], count: int, seed: int
-) -> list[list[str]]:
-    r"""`count` replies of the bare base to the request to judge each step: [steps][count].
+def sample_replies(context: JudgeContext, steps: Sequence[LabelledStep], count: int, seed: int) -> list[list[str]]:
+    r"""`count` replies of the context's bare model to the request to judge each step: [steps][count].
 
-    A small base ends most analyses without a verdict. To these "Verdict: \boxed{" is appended, and the base completes the
+    A small model ends most analyses without a verdict. To these "Verdict: \boxed{" is appended, and the model completes the
     line. Asking for the verdict separately is fair: only the labels decide which replies are learned from.
     """
     lm, sampler, seed_of = context.lm, context.sampler, seeds_from(seed)
@@ -95,7 +93,7 @@ def train_rejection_sampled(trainer: JudgeTrainer, name: str = REJECTION_SAMPLED
         if saved and distributed.broadcast(saved.exists()):
             replies = json.loads(saved.read_text(encoding="utf-8"))
         else:
-            replies = sample_replies(context, steps, knobs.rs_samples, trainer.seed_of(f"replies-{name}"))
+            replies = sample_replies(trainer.writer, steps, knobs.rs_samples, trainer.seed_of(f"replies-{name}"))
             if saved:
                 write_json(saved, replies)
         reward = verdict_reward(steps, GenerativeJudge(context, None).beginning)
@@ -105,7 +103,7 @@ def train_rejection_sampled(trainer: JudgeTrainer, name: str = REJECTION_SAMPLED
         }
         examples = right_examples(context, steps, replies, knobs.rs_keep)
         if not examples:
-            trainer.warn("no reply of the base agrees with its label: the judge stays untrained")
+            trainer.warn("no reply agrees with its label: the judge stays untrained")
             return {**counts, "curve": []}
         seed = trainer.seed_of(f"sft-{name}")
         curve = train_sft(context.lm, name, examples, training, context.micro_tokens, seed, Monitor(checkpoint, progress=tick))
@@ -113,5 +111,6 @@ def train_rejection_sampled(trainer: JudgeTrainer, name: str = REJECTION_SAMPLED
 
     expected = training.epochs * max(1, len(steps) * min(knobs.rs_samples, knobs.rs_keep) // training.batch)
     metrics = trainer.train(name, fit, expected, "RS-FT")
-    described = f"SFT, {training.epochs} epochs, on the {metrics['right']} right ones of {metrics['replies']} replies of the base"
+    replies = f"{metrics['replies']} replies of {trainer.writer_name}, of which {metrics['right']} were right"
+    described = f"SFT, {training.epochs} epochs, on right ones of {replies}"
     return {"training": described, "labels": len(steps), **metrics}

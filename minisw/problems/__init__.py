@@ -92,7 +92,7 @@ def training_problems(task: Task, recipe: Recipe) -> tuple[list[Problem], list[P
     for stage 2 is empty if the labels are published ones. Raises TooFewProblems if the task has fewer than both need.
     """
     taught = recipe.problems.train
-    annotated = recipe.annotate.problems if recipe.annotate.source == "rollouts" else 0
+    annotated = 0 if recipe.annotate.published else recipe.annotate.problems
     try:
         problems = task.load("train", taught + annotated, recipe.seed)
     except TooFewProblems as error:

@@ -151,7 +151,7 @@ def search_table(folders: Sequence[Path]) -> str:
 
 
 def study_table(folders: Sequence[Path]) -> str:
-    """The arms of a study (minisw/study.py) as means over seeds."""
+    """The arms of a study (minisw/study/) as means over seeds."""
     found = _study(folders)
     runs: dict[tuple, list[dict]] = {}
     for row in found["rows"]:

@@ -12,22 +12,21 @@ import json
 from collections.abc import Sequence
 
 from minisw.evaluate import stats
-from minisw.labels import RULES, agreement, choose_solutions, label_with, until_first_negative, value_summary
+from minisw.labels import QUESTIONS, RULES, agreement, choose_solutions, label_with, until_first_negative, value_summary
 from minisw.problems import first_mistakes, step_labels, training_problems
 from minisw.recipe import AnnotateKnobs
 from minisw.records import AnnotatedSolution, Problem, Solution, flat, write_json, write_jsonl, write_text
 from minisw.runs import Run
 
-QUESTIONS = "questions.json"  # problem id -> question, for the readers of the labels
 VALIDATION_SHARE = 0.3  # solutions annotated for validation, as a share of those for training
 
 
 def run_stage(run: Run) -> None:
     """Writes annotate/: train.jsonl and validation.jsonl (AnnotatedSolution), questions.json, stepwise.jsonl (the training
-    labels in TRL's stepwise-supervision format) and metrics.json. No rollouts if `annotate.source` names published labels."""
+    labels in TRL's stepwise-supervision format) and metrics.json. No rollouts if `annotate.source` names other labels."""
     knobs, folder = run.recipe.annotate, run.folder / "annotate"
     folder.mkdir(parents=True, exist_ok=True)
-    if knobs.source != "rollouts":
+    if knobs.published:
         questions, train, metrics = import_labels(run)
     else:
         questions, train, metrics = annotate_problems(run)
@@ -38,7 +37,7 @@ def run_stage(run: Run) -> None:
 
 
 def annotate_problems(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution], dict]:
-    """Labels from our own rollouts: questions by problem id, the annotated training solutions, and metrics."""
+    """Labels of our own solutions (from rollouts, or exact): questions by problem id, annotated training solutions, metrics."""
     knobs, task = run.recipe.annotate, run.task
     _, problems = training_problems(task, run.recipe)
     validation = task.load("validation", run.recipe.problems.validation, run.seed)
@@ -63,6 +62,7 @@ def annotate_problems(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution]
         exact = [until_first_negative(task.exact_labels(by_id[s.problem_id], s.chunks)) for s in drawn]
         metrics["exact_positive"] = stats.mean(flat(exact))
         metrics["mistakes"] = first_mistakes(task, by_id, drawn)
+    if task.exact_labels and knobs.source == "rollouts":
         metrics["agreement"] = agreement(train, [task.exact_labels(by_id[s.problem_id], s.chunks) for s in train], knobs)
     return {p.id: p.question for p in [*problems, *validation]}, train, metrics
 
@@ -86,6 +86,11 @@ def annotate_split(
     groups = [drawn[i : i + knobs.samples] for i in range(0, len(drawn), knobs.samples)]
     chosen = choose_solutions(groups, knobs.keep, most, right)
     by_id = {p.id: p for p in problems}
+    if knobs.source == "exact":
+        path = folder / f"{split}.jsonl"
+        what = f"{split}: exact labels"
+        annotated = run.records(path, AnnotatedSolution, what, len(chosen), lambda tick: exact_values(run, chosen, by_id))
+        return drawn, annotated
     annotated = run.records_in_shards(
         folder / f"{split}.jsonl",
         AnnotatedSolution,
@@ -95,6 +100,17 @@ def annotate_split(
         lambda shard, seed, tick: policy.annotate(shard, by_id, knobs.branches, seed, tick),
     )
     return drawn, annotated
+
+
+def exact_values(run: Run, solutions: Sequence[Solution], problems: dict[str, Problem]) -> list[AnnotatedSolution]:
+    """The solutions with the task's exact labels as values: 1 before the first wrong chunk, 0 behind it."""
+    annotated = []
+    for s in solutions:
+        labels = run.task.exact_labels(problems[s.problem_id], s.chunks)
+        right = labels.index(False) if False in labels else len(labels)
+        q = tuple(float(i <= right) for i in range(len(labels) + 1))
+        annotated.append(AnnotatedSolution(s.problem_id, s.chunks, s.correct, q))
+    return annotated
 
 
 def validation_size(knobs: AnnotateKnobs) -> int:

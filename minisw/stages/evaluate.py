@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from minisw.evaluate.metrics import f1_difference, pass_curve, predict, sampled, score
 from minisw.evaluate.stats import mean
 from minisw.judges import registry
-from minisw.judges.base import Judge
+from minisw.judges.base import Judge, RandomReject
 from minisw.judges.discriminative import DISCRIMINATIVE
 from minisw.judges.generative import GenerativeJudge
 from minisw.judges.registry import UNTRAINED
@@ -24,6 +24,7 @@ from minisw.judges.stepwiser import FROM_RS, HUNDREDTH, STEPWISER, TENTH
 from minisw.records import BenchItem, Judgment, Problem, Solution, flat, write_json
 from minisw.runs import Run
 
+RANDOM = "random"
 DIFFERENCES = (  # (a, b): F1 of a minus F1 of b; with samples, also that of the mean F1 of one sample
     *((STEPWISER, other) for other in (DISCRIMINATIVE, UNTRAINED, REJECTION_SAMPLED)),
     (FROM_RS, REJECTION_SAMPLED),
@@ -40,7 +41,9 @@ def run_stage(run: Run) -> None:
     items = load_items(run)
     beginnings = [up_to_error(item) for item in items]  # steps after the first error change neither F1 nor pass@k
     rows, predictions, sampled_predictions, passes, judgments = [], {}, {}, {}, {}
-    for name, judge in load_judges(run, trained).items():
+    judges = load_judges(run, trained)
+    for name in [*judges, RANDOM]:
+        judge = judges.get(name) or random_judge(judgments[STEPWISER])  # the control comes last: it needs the judge's rate
         judgments[name] = judge_items(run, name, judge, items)
         figures = score(items, judgments[name], run.seed, knobs.resamples)
         predictions[name] = figures.pop("predictions")
@@ -69,6 +72,11 @@ def run_stage(run: Run) -> None:
     write_json(folder / "metrics.json", {"rows": rows, **differences, "pass": passes, **counts})
 
 
+def random_judge(judgments: Sequence[Sequence[Judgment]]) -> RandomReject:
+    """The control that calls as many steps Negative as a judge with these judgments, but at random."""
+    return RandomReject(mean([j.verdict is False for own in judgments for j in own]), "random, at StepWiser's rate")
+
+
 def differences_of(run: Run, items: Sequence[BenchItem], predictions: dict[str, list]) -> dict[str, dict]:
     """The F1 differences of `DIFFERENCES` between the judges that have predictions, by "a-b"."""
     found = {}
@@ -84,7 +92,7 @@ def load_judges(run: Run, trained: dict[str, dict]) -> dict[str, Judge]:
     """The judges of the run by id, with their adapters loaded. `trained` holds what training measured, by adapter."""
     judges: dict[str, Judge] = {}
     for entry in registry.entries(run.recipe):
-        if entry.trained:
+        if entry.trained and entry.has_adapter:
             run.require(entry.id, run.folder / "judges" / entry.id)
         judges[entry.id] = entry.build(run.judge_context, trained.get(entry.id, {}))
     return judges
@@ -154,7 +162,7 @@ def judge_items(run: Run, name: str, judge: Judge, items: Sequence[BenchItem]) -
 
 def sample_items(run: Run, name: str, judge: GenerativeJudge, items: Sequence[BenchItem], samples: int) -> list[list[Judgment]]:
     """Judgments of every step with `samples` votes each, sampled at temperature 1."""
-    voter = GenerativeJudge(run.judge_context, judge.adapter, f"{judge.name}, {samples} samples", 1.0, samples)
+    voter = judge.with_votes(f"{judge.name}, {samples} samples", 1.0, samples)
     return judge_items(run, name, voter, items)
 
 

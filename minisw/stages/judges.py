@@ -7,13 +7,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import random
+from pathlib import Path
 
-from minisw.judges.base import JudgeTrainer
+from minisw.engine.loading import load_base
+from minisw.engine.sampler import make_sampler
+from minisw.judges.base import JudgeContext, JudgeTrainer, Outcome
 from minisw.judges.registry import trainings
 from minisw.judges.saved import write_card
-from minisw.labels import balanced_steps, load_steps
-from minisw.records import write_json
+from minisw.labels import QUESTIONS, balanced_steps, load_steps
+from minisw.records import Solution, read_jsonl, write_json
 from minisw.runs import Run
 
 
@@ -25,7 +30,8 @@ def run_stage(run: Run) -> None:
     trainer, metrics = judge_trainer(run), {}
     for entry in trainings(run.recipe):
         metrics[entry.id] = entry.train(trainer)
-        write_card(run.folder / "judges" / entry.id, run.recipe, entry.title, metrics[entry.id])
+        if entry.has_adapter:
+            write_card(run.folder / "judges" / entry.id, run.recipe, entry.title, metrics[entry.id])
     write_json(run.folder / "judges" / "metrics.json", metrics)
 
 
@@ -46,6 +52,9 @@ def judge_trainer(run: Run) -> JudgeTrainer:
         context=run.judge_context,
         steps=steps,
         validation=validation,
+        solutions=train,
+        outcomes=load_outcomes(labels),
+        rationale_writer=writer_context(run) if recipe.judge.writer else None,
         knobs=recipe.judge,
         classifier=recipe.classifier,
         lora=recipe.lora,
@@ -54,3 +63,20 @@ def judge_trainer(run: Run) -> JudgeTrainer:
         warn=lambda text: run.console.print(f"  [yellow]{text}[/]"),
         measures=run.task.reply_measures(),
     )
+
+
+def load_outcomes(folder: Path) -> list[Outcome]:
+    """The policy's solutions that the annotate stage chose from, with their outcomes; none if the labels are published ones."""
+    path = folder / "train-solutions.jsonl"
+    if not path.exists():
+        return []
+    questions = json.loads((folder / QUESTIONS).read_text(encoding="utf-8"))
+    solutions = [s for s in read_jsonl(path, Solution) if s.well_formed]
+    return [Outcome(questions[s.problem_id], s.chunks, s.correct) for s in solutions]
+
+
+def writer_context(run: Run) -> JudgeContext:
+    """The model that the recipe names as writer of analyses, asked with the run's prompts."""
+    model = dataclasses.replace(run.recipe.model, name=run.recipe.judge.writer, gguf_file="")
+    lm = load_base(model)
+    return dataclasses.replace(run.judge_context, lm=lm, sampler=make_sampler(lm, model))

@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
 
 from minisw.judges.base import JudgeTrainer, seeds_from
-from minisw.judges.registry import REGISTRY, entries, trainings
-from minisw.recipe import Recipe
+from minisw.judges.registry import REGISTRY, by_id, entries, trainings
+from minisw.recipe import Recipe, TrainedJudge
 
 FEWER = ["stepwiser_tenth", "stepwiser_hundredth"]
-ADAPTERS = ["discriminative", "rejection_sampled", "stepwiser", *FEWER]
+TRAINED = ["discriminative", "few_shot", "rejection_sampled", "stepwiser", "stepwiser_from_rs", *FEWER]
 RECIPE = Recipe()
 
 
 def test_ids_are_unique_and_adapter_names_have_no_dot():
     ids = [entry.id for entry in REGISTRY]
     assert len(set(ids)) == len(ids) and all(name.isidentifier() for name in ids)
-    assert ids == ["always_positive", "untrained", *ADAPTERS[:3], "stepwiser_from_rs", *FEWER]
+    assert ids == ["always_positive", "untrained", *TRAINED]
+    assert [entry.id for entry in REGISTRY if entry.trained] == TRAINED == list(get_args(TrainedJudge))  # what a recipe may name
+    assert [entry.id for entry in REGISTRY if not entry.has_adapter] == ["few_shot"]
+    assert all(by_id(name).id == name for name in ids)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "more"),
+    ("judges", "trained"),
     [
-        ({}, FEWER),
-        ({"tenth": False}, ["stepwiser_hundredth"]),
-        ({"hundredth": False}, ["stepwiser_tenth"]),
-        ({"tenth": False, "hundredth": False}, []),
-        ({"from_rejection_sampled": True}, ["stepwiser_from_rs", *FEWER]),
-        ({"start": "rejection_sampled"}, FEWER),
+        (RECIPE.judge.judges, ["discriminative", "rejection_sampled", "stepwiser", *FEWER]),
+        (("stepwiser", "few_shot"), ["few_shot", "stepwiser"]),
+        (("stepwiser_from_rs", "rejection_sampled"), ["rejection_sampled", "stepwiser_from_rs"]),
     ],
 )
-def test_what_a_recipe_trains_and_evaluates(wanted, more):
-    recipe = dataclasses.replace(RECIPE, judge=dataclasses.replace(RECIPE.judge, **wanted))
-    assert [entry.id for entry in trainings(recipe)] == [*ADAPTERS[:3], *more]
-    assert [entry.id for entry in entries(recipe)] == ["always_positive", "untrained", *ADAPTERS[:3], *more]
+def test_what_a_recipe_trains_and_evaluates(judges, trained):
+    """In the order of the registry, whatever the order in the recipe; judges without training are always evaluated."""
+    recipe = dataclasses.replace(RECIPE, judge=dataclasses.replace(RECIPE.judge, judges=judges))
+    assert [entry.id for entry in trainings(recipe)] == trained
+    assert [entry.id for entry in entries(recipe)] == ["always_positive", "untrained", *trained]
 
 
 def test_every_judge_is_built_with_its_own_adapter_title_and_threshold(tiny_lm, context_of):
     for entry in REGISTRY:
-        judge = entry.build(context_of(tiny_lm), {"threshold": 0.125, "prompt": "judge"})
+        judge = entry.build(context_of(tiny_lm), {"threshold": 0.125, "prompt": "judge", "examples": {"true": [["a", "b"]]}})
         assert judge.name == entry.title
-        assert getattr(judge, "adapter", None) == (entry.id if entry.trained else None)
-        assert getattr(judge, "threshold", 0.125) == 0.125 and getattr(judge, "request", "judge") == "judge"
+        assert getattr(judge, "adapter", None) == (entry.id if entry.trained and entry.has_adapter else None)
+        assert getattr(judge, "examples", {"true": [["a", "b"]]}) == {"true": [["a", "b"]]}
+        assert getattr(judge, "threshold", 0.125) == 0.125
+        assert entry.id != "discriminative" or judge.request == "judge"
 
 
 def test_a_trainer_without_a_run_makes_a_fresh_adapter_each_time(new_lm, context_of, steps):
@@ -71,7 +75,7 @@ def test_seeds_differ_by_number_and_by_name():
     assert seeds_from(3)("a") == seeds_from(3)("a")
 
 
-@pytest.mark.parametrize("entry", [entry for entry in REGISTRY if entry.trained], ids=lambda entry: entry.id)
+@pytest.mark.parametrize("entry", [e for e in REGISTRY if e.trained and e.has_adapter], ids=lambda entry: entry.id)
 def test_a_stage_trains_the_adapter_that_the_entry_names(entry, tiny_lm, context_of, steps):
     """With a `train_adapter` that trains nothing: the name it is asked for is the entry's."""
     asked = []

@@ -151,7 +151,14 @@ def test_a_step_with_few_labels_has_fewer_prompts_and_up_to_twice_the_replies(
     knobs = JudgeKnobs(prompts=prompts, group=group, steps=7)
     fewer = with_fewer_labels(JudgeTrainer(context_of(tiny_lm), many(labels, 2), knobs=knobs), 0.1).knobs
     assert (fewer.prompts, fewer.group) == expected
-    assert fewer == dataclasses.replace(knobs, prompts=expected[0], group=expected[1])  # as many steps, and all else alike
+    smaller = dataclasses.replace(knobs, prompts=expected[0], group=expected[1])
+    assert fewer == dataclasses.replace(smaller, steps=4)  # two thirds of the steps, and all else alike
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (2, 1), (3, 2), (24, 16)])
+def test_fewer_labels_take_two_thirds_of_the_steps_and_at_least_one(steps, expected, tiny_lm, context_of):
+    trainer = JudgeTrainer(context_of(tiny_lm), many(40, 1), knobs=JudgeKnobs(steps=steps))
+    assert with_fewer_labels(trainer, 0.1).knobs.steps == expected
 
 
 def test_a_step_of_grpo_asks_no_prompt_twice_where_there_are_few(new_lm, context_of, fake_sampler, steps):

@@ -133,6 +133,21 @@ def metrics(run):
     return json.loads((run.folder / "evaluate" / "metrics.json").read_text())
 
 
+def test_the_random_control_rejects_at_the_rate_of_the_judge():
+    verdicts = [[True, False, None], [False]]
+    judge = evaluate.random_judge([[Judgment(v) for v in own] for own in verdicts])
+    assert judge.rate == 0.5 and judge.name == "random, at StepWiser's rate"
+    assert evaluate.random_judge([[Judgment(True), Judgment(None)]]).rate == 0
+
+
+def test_the_random_control_is_the_last_row(finished):
+    rows = metrics(finished[0])["rows"]
+    assert rows[-1]["id"] == "random" and rows[-1]["labels_used"] == 0
+    share = sum(j.verdict is False for j in judgments(finished[0], "stepwiser")) / len(judgments(finished[0], "stepwiser"))
+    other = [j.verdict for j in judgments(finished[0], "random")]
+    assert 0 < share < 1 and len(set(other)) == 2  # it rejects some steps and passes others
+
+
 def judgments(run, name):
     return read_jsonl(run.folder / "evaluate" / f"{name}.jsonl", Judgment)
 

@@ -27,7 +27,7 @@ RECIPE = Recipe(
     classifier=ClassifierKnobs(("classify",), lrs=(1e-2,), max_lrs=1, max_epochs=2, patience=2, batch=8),
     judge=JudgeKnobs(
         labels=40, passes=PASSES, rs_samples=4, rs_keep=2, rs_training=Training(1e-2, 1, 8), steps=2, prompts=4, group=4, lr=1e-2,
-        max_new_tokens=60, hundredth=False, from_rejection_sampled=True,
+        max_new_tokens=60, judges=tuple(ADAPTERS),
     ),
 )  # fmt: skip
 PROBLEMS = 60  # of which each gives 1 negative and 1 or 2 positive labels, so that balancing has something to drop
