@@ -167,12 +167,12 @@ class AnnotateKnobs:
     """M, the rollouts from every boundary between chunks. Paper: 16."""
     max_solutions: int = 130
     """Most solutions annotated in all."""
-    rule: Literal["abs_q", "rel_effective", "rel_ratio"] = "abs_q"
-    """The label rule that trains the judges. The other rules are only compared."""
+    rule: Literal["abs_q", "rel_effective", "rel_ratio", "relative_progress"] = "abs_q"
+    """The label rule that trains the judges: one of StepWiser's three, which are also compared, or GenPRM's."""
     alpha: float = 0.4
     """Weight of the gain in rel_effective. Paper: 0.4 at 1.5B."""
     gamma: float = 0.8
-    """Threshold of rel_ratio. Paper: 0.8 at 1.5B."""
+    """Threshold of rel_ratio and relative_progress. Paper: 0.8 at 1.5B; GenPRM: 0.8."""
 
     @property
     def published(self) -> bool:

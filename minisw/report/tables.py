@@ -17,7 +17,7 @@ from pathlib import Path
 from minisw.evaluate.stats import mean, t_interval
 from minisw.records import Claim, write_text
 from minisw.report import columns
-from minisw.report.claims import SPECS, ClaimSpec, collect_claims, decide, read_json
+from minisw.report.claims import SPECS, ClaimSpec, collect_claims, decide, make_claim, read_json
 from minisw.report.columns import Column, cell, claim_cells, pick, used
 
 # --- Markdown ------------------------------------------------------------------------------------------------------------
@@ -84,14 +84,28 @@ def claims_table(folders: Sequence[Path]) -> str:
     return _claims(folders, "id", "paper", *(several if len(folders) > 1 else ("measured",)), "outcome")
 
 
+def study_claims(folder: Path) -> list[dict]:
+    """The contrasts of a study in greedy F1, as rows like those of `pool`: the unit is the seed."""
+    rows = []
+    for contrast in _study([folder])["contrasts"]:
+        if contrast["figure"] == "f1":
+            spec = ClaimSpec(contrast["id"], contrast["claim"], contrast["source"], contrast["paper"], contrast["b"], "")
+            claim = make_claim(spec, contrast["measured"], contrast["interval"])
+            rows.append({**dataclasses.asdict(claim), "each": contrast["each"], "items_interval": None})
+    return rows
+
+
 def summary_table(folders: Sequence[Path]) -> str:
     """Every claim in words, for a reader in a hurry."""
     return _claims(folders, "claim", "paper", *(("mean", "over_seeds") if len(folders) > 1 else ("measured",)), "outcome")
 
 
 def _claims(folders: Sequence[Path], *keys: str) -> str:
+    """Folders of runs make the rows of `CLAIMS`; each folder of a study adds the claims that it tests (greedy F1)."""
+    studies = [folder for folder in folders if (folder / "results.json").exists()]
+    runs = [folder for folder in folders if folder not in studies]
     shown = pick(columns.CLAIM, *keys)
-    rows = [claim_cells(row) for row in pool(folders)]
+    rows = [claim_cells(row) for row in [*(pool(runs) if runs else []), *(row for f in studies for row in study_claims(f))]]
     return markdown([column.title for column in shown], [[row[column.key] for column in shown] for row in rows])
 
 
@@ -200,7 +214,12 @@ STUDY_TABLES: dict[str, Callable[[Sequence[Path]], str]] = {"study": study_table
 
 
 def all_tables(folders: Sequence[Path]) -> list[str]:
-    """Every table that the folders have metrics for; the claims only once one of them has been tested."""
+    """Every table that the folders have metrics for; the claims only once one of them has been tested.
+
+    Of a study's folder: the tables of the study.
+    """
+    if (folders[0] / "results.json").exists():
+        return [found for found in (table(folders) for table in STUDY_TABLES.values()) if found]
     tested = any(claim["measured"] is not None for claim in pool(folders))
     names = [name for name in TABLES if name != "summary" and (name != "claims" or tested)]
     return [table for table in (TABLES[name](folders) for name in names) if table]

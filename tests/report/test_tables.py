@@ -239,3 +239,40 @@ def test_mistakes_are_one_line(arguments, words, capsys):
         main(arguments)
     shown = capsys.readouterr().err
     assert stop.value.code == 2 and words in shown and shown.startswith("minisw: ") and shown.count("\n") == 1
+
+
+def write_study(folder, contrasts):
+    folder.mkdir()
+    rows = [{"arm": "base", "judge": "stepwiser", "title": "as it is", "seed": 0, "labels": 8, "f1": 0.5}]
+    (folder / "results.json").write_text(json.dumps({"rows": rows, "contrasts": contrasts}))
+
+
+def contrast(name: str, figure: str, measured: float, interval, paper=None) -> dict:
+    return {
+        "id": name, "claim": f"{name} in words", "a": "x/stepwiser", "b": "y/stepwiser", "source": "us", "paper": paper,
+        "figure": figure, "measured": measured, "interval": interval, "each": [measured], "seeds": [0],
+    }  # fmt: skip
+
+
+def test_claims_of_studies_stand_below_those_of_the_runs(tmp_path):
+    """Greedy figures only, decided by the same rule; a study alone is shown without the claims of runs."""
+    found = [
+        contrast("first-helps", "f1", 0.25, [0.1, 0.4], 0.126),
+        contrast("first-helps", "f1_sampled", 0.75, [0.7, 0.8]),
+        contrast("second-helps", "f1", -0.5, [-0.6, -0.4]),
+        contrast("third-helps", "f1", 0.0, None),
+    ]
+    write_study(tmp_path / "study", found)
+    expected = [
+        "| `first-helps` | +0.126 | +0.250 [+0.100, +0.400] | holds |",
+        "| `second-helps` | – | −0.500 [−0.600, −0.400] | does not hold |",
+        "| `third-helps` | – | +0.000 | not settled |",
+    ]
+    assert [line for line in tables.claims_table([tmp_path / "study"]).splitlines() if "helps" in line] == expected
+    (tmp_path / "run").mkdir()
+    both = tables.claims_table([tmp_path / "study", tmp_path / "run"]).splitlines()
+    assert [line.split(" | ")[0] for line in both[2:12]] == [f"| `{name}`" for name in SPECS]
+    assert len(both) == 2 + len(SPECS) + 3 and "first-helps" in both[12]
+    text = "\n".join(tables.all_tables([tmp_path / "study"]))
+    assert "as it is" in text and text.count("`first-helps`") == 2 and "segment" not in text
+    assert "first-helps in words" in tables.summary_table([tmp_path / "study"])

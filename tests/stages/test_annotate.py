@@ -178,3 +178,28 @@ def test_published_labels_need_no_rollouts(tmp_path):
     assert all(step.label is given[step.question][len(step.history)] for step in steps)
     assert {step.label for step in steps} == {True, False}
     assert metrics(run)["source"] == str(source) and metrics(run)["rules"][0]["positives"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_exact_labels_are_the_tasks_own_and_need_no_rollouts(tmp_path, bad):
+    """The same solutions are chosen; a chunk is right up to the first error and wrong from there on."""
+    exact = dataclasses.replace(TASK, exact_labels=lambda problem, chunks: [i != bad for i in range(len(chunks))])
+    recipe = dataclasses.replace(RECIPE, annotate=dataclasses.replace(RECIPE.annotate, source="exact"))
+    run, other = make_run(tmp_path / "exact", recipe, exact), make_run(tmp_path / "rollouts", RECIPE, exact)
+    assert [text for call in run.sampler.calls for text in call.texts if "<chunk>" in text] == []
+    assert [s.chunks for s in annotated(run, "train")] == [s.chunks for s in annotated(other, "train")]
+    for split in ("train", "validation"):
+        for s in annotated(run, split):
+            assert s.q == tuple(1.0 if i <= bad else 0.0 for i in range(len(s.chunks) + 1)) and s.hits == ()
+            for rule in (*RULES, "relative_progress"):
+                assert label(s.q, rule) == [i < bad for i in range(len(s.chunks))]
+    steps = load_steps(run.folder / "annotate", "train", recipe.annotate)
+    assert [s.label for s in steps] == ([True] * bad + [False]) * len(annotated(run, "train"))
+    assert metrics(run)["agreement"] == [] != metrics(other)["agreement"] and metrics(run)["exact_positive"] is not None
+
+
+def test_a_solution_without_an_error_is_right_throughout(tmp_path):
+    exact = dataclasses.replace(TASK, exact_labels=lambda problem, chunks: [True] * len(chunks))
+    recipe = dataclasses.replace(RECIPE, annotate=dataclasses.replace(RECIPE.annotate, source="exact"))
+    run = make_run(tmp_path, recipe, exact)
+    assert {s.q for s in annotated(run, "train")} == {(1.0,) * (len(s.chunks) + 1) for s in annotated(run, "train")}

@@ -1,0 +1,104 @@
+"""Pictures for documents and notebooks, drawn with matplotlib (extra "pictures").
+
+    python -m minisw.pictures data/results/study/data-efficiency     writes curves.svg and curves.png beside results.json
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; every series also has a marker of its own. A picture's
+finding stands in its alt text, which `efficiency_alt` writes from the numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minisw.evaluate.stats import mean
+from minisw.report.claims import read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+LABELS, COMPUTE = "labels", "compute"
+
+
+def efficiency_points(rows: Sequence[dict], x: str) -> dict[str, list[tuple[float, float, float, float]]]:
+    """The curve of each judge: points (x, mean F1, lowest, highest) over seeds, by rising x.
+
+    `x` is "labels", or "compute": FLOPs of the training. Rows are those of a study's results.json; a judge that uses no labels,
+    and arms with Monte-Carlo labels, have no point.
+    """
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        if row["labels"] and not row["arm"].startswith("mc"):
+            groups.setdefault((row["judge"], row["arm"]), []).append(row)
+    curves: dict[str, list] = {}
+    for (judge, _), own in groups.items():
+        at = mean([row["labels"] if x == LABELS else row["training"]["flops"] for row in own])
+        f1 = [row["f1"] for row in own]
+        curves.setdefault(judge, []).append((at, mean(f1), min(f1), max(f1)))
+    return {judge: sorted(points) for judge, points in curves.items()}
+
+
+def efficiency_curves(rows: Sequence[dict]) -> Figure:
+    """Two panels: first-error F1 of every judge against its labels, and against the compute of its training.
+
+    Lines are means over seeds, bands reach from the lowest to the highest seed; a dashed line is the untrained judge.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axis, x, title in ((axes[0], LABELS, "labelled steps"), (axes[1], COMPUTE, "training compute (FLOPs)")):
+        for number, (judge, points) in enumerate(efficiency_points(rows, x).items()):
+            at, f1, low, high = zip(*points, strict=True)
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot(at, f1, color=colour, marker=MARKERS[number % len(MARKERS)], label=judge.replace("_", " "))
+            axis.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+        untrained = [row["f1"] for row in rows if row["judge"] == "untrained"]
+        if untrained:
+            axis.axhline(mean(untrained), color="grey", linestyle="--", label="untrained")
+        axis.set(xscale="log", xlabel=title, ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("first-error F1, greedy")
+    axes[0].legend(fontsize=9)
+    return figure
+
+
+def efficiency_alt(rows: Sequence[dict]) -> str:
+    """The alt text of `efficiency_curves`: where each judge's curve begins and ends."""
+    parts = [
+        f"{judge.replace('_', ' ')} goes from {points[0][1]:.2f} with {points[0][0]:.0f} labels to {points[-1][1]:.2f} with "
+        f"{points[-1][0]:.0f}"
+        for judge, points in efficiency_points(rows, LABELS).items()
+    ]
+    return "First-error F1 against labels and against training compute: " + "; ".join(parts) + "."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the curves of a study's folder. A mistake of the user ends in one line and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if len(arguments) != 1:
+            raise ValueError("give one folder with the results.json of --study data-efficiency")
+        folder = Path(arguments[0])
+        found = read_json(folder / "results.json")
+        if not found or not efficiency_points(found["rows"], LABELS):
+            raise ValueError(f"{folder} holds no results of --study data-efficiency: run it first")
+        try:
+            import matplotlib
+        except ImportError:
+            raise ValueError("drawing needs matplotlib: pip install 'minisw[pictures]'") from None
+        matplotlib.use("agg")
+        figure = efficiency_curves(found["rows"])
+        for kind in ("svg", "png"):
+            figure.savefig(folder / f"curves.{kind}", dpi=110)
+        print(efficiency_alt(found["rows"]))
+    except (ValueError, OSError) as error:
+        print(f"minisw: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
