@@ -180,10 +180,14 @@ def test_published_labels_need_no_rollouts(tmp_path):
     assert metrics(run)["source"] == str(source) and metrics(run)["rules"][0]["positives"] == pytest.approx(0.75)
 
 
+def with_labels(exact_labels):
+    return dataclasses.replace(TASK, exact_labels=exact_labels, mistake_kind=lambda problem, chunks, index: "slip")
+
+
 @pytest.mark.parametrize("bad", [1, 2])
 def test_exact_labels_are_the_tasks_own_and_need_no_rollouts(tmp_path, bad):
     """The same solutions are chosen; a chunk is right up to the first error and wrong from there on."""
-    exact = dataclasses.replace(TASK, exact_labels=lambda problem, chunks: [i != bad for i in range(len(chunks))])
+    exact = with_labels(lambda problem, chunks: [i != bad for i in range(len(chunks))])
     recipe = dataclasses.replace(RECIPE, annotate=dataclasses.replace(RECIPE.annotate, source="exact"))
     run, other = make_run(tmp_path / "exact", recipe, exact), make_run(tmp_path / "rollouts", RECIPE, exact)
     assert [text for call in run.sampler.calls for text in call.texts if "<chunk>" in text] == []
@@ -199,7 +203,7 @@ def test_exact_labels_are_the_tasks_own_and_need_no_rollouts(tmp_path, bad):
 
 
 def test_a_solution_without_an_error_is_right_throughout(tmp_path):
-    exact = dataclasses.replace(TASK, exact_labels=lambda problem, chunks: [True] * len(chunks))
+    exact = with_labels(lambda problem, chunks: [True] * len(chunks))
     recipe = dataclasses.replace(RECIPE, annotate=dataclasses.replace(RECIPE.annotate, source="exact"))
     run = make_run(tmp_path, recipe, exact)
     assert {s.q for s in annotated(run, "train")} == {(1.0,) * (len(s.chunks) + 1) for s in annotated(run, "train")}
