@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from minisw import pipeline, reproduce, study
+from minisw import pipeline, reproduce
 from minisw.cli import STAGES, parse
 from minisw.records import write_json
+from minisw.study import base as study
+from minisw.study.ablations import ABLATIONS, MOST_BRANCHES
 
 
 @pytest.fixture
@@ -96,27 +98,19 @@ def test_the_plan_names_every_stage_and_its_numbers(preset, capsys, tmp_path):
 
 
 def test_the_plan_follows_the_knobs(capsys, tmp_path):
-    start(tmp_path / "r", "--dry-run", "--annotate.source", "prm800k", "--judge.no-tenth", "--problems.hard", "9")
+    start(tmp_path / "r", "--dry-run", "--annotate.source", "prm800k", "--judge.judges", "stepwiser", "--problems.hard", "9")
     shown = capsys.readouterr().out
-    assert "from prm800k" in shown and "rollouts" not in shown and "a tenth" not in shown and "9 harder" in shown
+    assert "from prm800k" in shown and "rollouts" not in shown and "for stepwiser;" in shown and "9 harder" in shown
     start(tmp_path / "r", "--dry-run", "--stage", "search")
     shown = capsys.readouterr().out
-    assert "  5 search" in shown and "segment" not in shown and "a tenth" not in shown and "harder" not in shown
+    assert "  5 search" in shown and "segment" not in shown and "for stepwiser" not in shown and "harder" not in shown
 
 
-EXTRA = {
-    "from-rejection-sampled": "; GRPO again from RS-FT",
-    "tenth": "; GRPO again with a tenth of the labels",
-    "hundredth": "; GRPO again with a hundredth",
-}
-
-
-@pytest.mark.parametrize("wanted", list(itertools.product((True, False), repeat=3)))
-def test_the_plan_names_each_extra_grpo_that_is_wanted(wanted, capsys, tmp_path):
-    flags = [f"--judge.{'' if on else 'no-'}{name}" for name, on in zip(EXTRA, wanted, strict=True)]
-    start(tmp_path / "r", "--dry-run", *flags)
+@pytest.mark.parametrize("judges", [("stepwiser",), ("stepwiser", "few_shot"), ("discriminative", "stepwiser_tenth", "stepwiser")])
+def test_the_plan_names_the_judges_that_are_trained(judges, capsys, tmp_path):
+    start(tmp_path / "r", "--dry-run", "--judge.judges", *judges)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  3 judges")]
-    assert line.endswith(" replies" + "".join(text for text, on in zip(EXTRA.values(), wanted, strict=True) if on))
+    assert f" passes for {', '.join(judges)}; classifier: " in line
 
 
 def test_a_study_is_run_by_the_main_command(tmp_path, capsys, monkeypatch):
@@ -125,7 +119,8 @@ def test_a_study_is_run_by_the_main_command(tmp_path, capsys, monkeypatch):
 
     def make_labels(recipe, folder, console):
         labels.append((folder.name, recipe.seed, recipe.annotate.branches, recipe.judge.steps))
-        (folder / "annotate").mkdir(parents=True)
+        for stage in ("segment", "annotate"):
+            (folder / stage).mkdir(parents=True)
         return []
 
     def measure(run, judge, items):
@@ -140,26 +135,25 @@ def test_a_study_is_run_by_the_main_command(tmp_path, capsys, monkeypatch):
     flags = ["--study", "ablations", "--seeds", "2", "--seed", "3", "--judge.steps", "7", "--out", str(folder)]
     monkeypatch.setattr(sys, "argv", ["reproduce", *flags])
     reproduce.main()
-    assert labels == [(f"labels-{seed}", seed, study.MOST_BRANCHES, 7) for seed in (3, 4)]
+    assert labels == [(f"labels-{seed}", seed, MOST_BRANCHES, 7) for seed in (3, 4)]
     expected = []
-    for seed, arm in itertools.product((3, 4), study.ABLATIONS.arms):
+    for seed, arm in itertools.product((3, 4), ABLATIONS.arms):
         steps = ("segment", "annotate", "stepwiser") if arm.id == "blank_lines" else ("stepwiser",)
         expected += [(f"{arm.id}-{seed}", seed, step) for step in steps]
     assert made == expected
     found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert found["study"] == "ablations" and {row["steps"] for row in found["rows"]} == {7}
     assert [(row["arm"], row["seed"]) for row in found["rows"]] == list(
-        (arm.id, seed) for seed, arm in itertools.product((3, 4), study.ABLATIONS.arms)
+        (arm.id, seed) for seed, arm in itertools.product((3, 4), ABLATIONS.arms)
     )
-    assert {c["id"] for c in found["contrasts"]} == {c.id for c in study.ABLATIONS.contrasts}
+    assert {c["id"] for c in found["contrasts"]} == {c.id for c in ABLATIONS.contrasts}
     assert all(c["seeds"] == [3, 4] for c in found["contrasts"])
     printed = capsys.readouterr()
     assert "table of s" in printed.err and "labels not balanced, seed 4" in printed.err and not printed.out
     made.clear()
-    with monkeypatch.context() as patch:  # the same command again reads every arm
-        patch.setattr(study, "make_labels", lambda recipe, folder, console: [])
-        reproduce.main()
-    assert made == [] and json.loads((folder / "results.json").read_text(encoding="utf-8")) == found
+    labels.clear()
+    reproduce.main()  # the same command again reads every arm
+    assert made == labels == [] and json.loads((folder / "results.json").read_text(encoding="utf-8")) == found
 
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess:

@@ -179,7 +179,7 @@ def test_grpo_starts_as_named_and_is_paid_by_the_label_of_the_step_that_was_aske
     label, lm = decoded(finished, requests_of(TRAIN)), finished.run.lm
     for name in GRPO:
         calls, curve = grpo_calls(finished, name), finished.metrics[name]["curve"]
-        assert len(calls) == len(curve) == 2
+        assert len(calls) == len(curve) == (1 if name == "stepwiser_tenth" else 2)  # few labels take two thirds of the steps
         begin = {k.replace(".rejection_sampled.", f".{name}."): p for k, p in lm.adapter_parameters("rejection_sampled").items()}
         assert any(p.abs().max() > 0 for key, p in begin.items() if "lora_B" in key)
         if name == "stepwiser_from_rs":
