@@ -106,7 +106,7 @@ def test_the_plan_follows_the_knobs(capsys, tmp_path):
     assert "  5 search" in shown and "segment" not in shown and "for stepwiser" not in shown and "harder" not in shown
 
 
-@pytest.mark.parametrize("judges", [("stepwiser",), ("stepwiser", "few_shot"), ("discriminative", "stepwiser_tenth", "stepwiser")])
+@pytest.mark.parametrize("judges", [("stepwiser",), ("stepwiser", "few_shot"), ("discriminative", "stepwiser")])
 def test_the_plan_names_the_judges_that_are_trained(judges, capsys, tmp_path):
     start(tmp_path / "r", "--dry-run", "--judge.judges", *judges)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  3 judges")]
