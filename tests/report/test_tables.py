@@ -116,7 +116,8 @@ def test_parts_have_tables_of_their_own_and_the_pooled_f1_is_shown_only_beside_t
 
 
 def test_all_tables_of_the_committed_runs():
-    found = tables.all_tables(TINY)
+    assert len(TINY) == 3 and "95%, other seeds" in tables.all_tables(TINY)[0]
+    found = tables.all_tables(TINY[:1])
     heads = ["| claim", "| solver", "| label rule", "| judge", "| judge", "| method"]
     assert [table.split(" | ")[0] for table in found] == heads
     rows = json.loads((TINY[0] / "evaluate" / "metrics.json").read_text())["rows"]
