@@ -20,8 +20,9 @@ class Prompts:
     """User messages as format strings.
 
     `solve`, `solve_chunked`: {question}. `segment`, `segment_numbered`: {text}; the latter is empty if the model cannot be asked
-    for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}. `refine`: {solve} (the request to solve the problem),
-    {solution}, {chunk}, {analysis}; empty if the model cannot be asked for a better solution.
+    for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}.
+    `refine`: {solve} (the request to solve the problem), {solution}, {chunk}, {analysis}; empty if the model cannot be asked for
+    a better solution.
     """
 
     solve: str

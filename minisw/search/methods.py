@@ -1,120 +1,76 @@
 """Every search method under one budget: B tokens of policy and judge per problem, on average over the problems of a call.
 
-How each method spends its budget. All that is sampled is in the account, and each samples at least once, even if B pays for
-less.
+How each method spends its budget (all that is sampled is in the account, and each samples at least once, whatever B is):
 
-    plain               one solution, whatever B is
+    plain               one solution
     majority            one solution shows the cost; then as many more as B pays for; the most frequent answer
     weighted_majority   likewise, each solution judged; votes count as much as the solution's mean score
     best_of_n           likewise, each solution judged; the best mean score of its steps (_minimum, _last: the least, the last)
-    beam                a beam of 1 path shows the cost; then the largest size N·k of `BEAMS` that B pays for beside it
-    chunk_reset         one search with 5 tries per chunk; then as many more whole searches as B pays for; the most frequent answer
+    beam                a beam of one path shows the cost; then the largest of `BEAMS` that B pays for beside it
+    chunk_reset         one search with 5 tries per chunk; then as many more searches as B pays for; the most frequent answer
     chunk_reset_best    likewise; of 5 rejected tries the one with the best score is kept, not the last
     chunk_reset_hot     likewise; retries are sampled at a higher temperature
-    critic_refine       as many rounds, up to 3, as B pays for; then whole searches and a vote as in chunk_reset
+    critic_refine       as many rounds, up to 3, as B pays for; then whole searches and a vote, as in chunk_reset
 
 "Pays for" is by mean costs: a method spends about B, or less where its next larger step does not fit.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from minisw.evaluate import stats
 from minisw.judges.base import Judge
-from minisw.records import Account, Answer, Judgment, Problem, Solution, flat
-from minisw.search.baselines import answer_of, best_answer, judge_solutions, voted_answer
+from minisw.records import Answer, Problem
+from minisw.search.baselines import answer_of, best_answer, voted_answer
 from minisw.search.beam import Beam, Beams, beam_search
-from minisw.search.budget import majority, more_within, tokens
+from minisw.search.budget import more_within, tokens
 from minisw.search.chunk_reset import Retries, chunk_reset
 from minisw.search.critic_refine import ROUNDS, critic_refine
 from minisw.search.paths import Progress, Solver, judging, subseed
+from minisw.search.spend import draw, repeated
 
 Method = Callable[[Sequence[Problem], Solver, Judge, int, int, Progress], list[Answer]]  # …, budget_tokens, seed, progress
-Search = Callable[[Sequence[Problem], int], list[Answer]]  # (problems, seed)
 
-BEAMS = (Beam(1, 2), Beam(2, 2), Beam(2, 4), Beam(4, 4), Beam(4, 8), Beam(8, 8))  # each twice as large as the one before
+BEAMS = (Beam(1, 2), Beam(2, 2), Beam(2, 4), Beam(4, 4), Beam(4, 8), Beam(8, 8))  # each costs twice as much as the one before
 HOTTER = 1.3  # temperature of retries over the policy's
 
 
-# --- independent solutions -----------------------------------------------------------------------------------------------
-
-
-def _plain(problems, policy, judge, budget_tokens, seed, progress) -> list[Answer]:
+def _plain(problems, policy, judge, budget_tokens, seed) -> list[Answer]:
     return [answer_of("plain", group, group[0]) for group in policy.solve(problems, 1, subseed(seed, "first"))]
 
 
-def _draw(problems, policy, judge, budget_tokens, seed) -> list[tuple[list[Solution], list[list[Judgment]]]]:
-    """Solutions of every problem, as many as the budget pays for, and their judgments ([] without a judge)."""
-    questions = {p.id: p.question for p in problems}
-
-    def sample(count: int, use: str) -> list[tuple[list[Solution], list[list[Judgment]]]]:
-        groups = policy.solve(problems, count, subseed(seed, use))
-        if judge is None:
-            return [(group, []) for group in groups]
-        judged = judge_solutions(judge, questions, groups, subseed(seed, f"judge-{use}"))
-        return list(zip(groups, judged, strict=True))
-
-    first = sample(1, "first")
-    costs = [sum(s.tokens for s in group) + sum(j.tokens for j in flat(judged)) for group, judged in first]
-    more = more_within(budget_tokens, stats.mean(costs))
-    if not more:
-        return first
-    return [(a + c, b + d) for (a, b), (c, d) in zip(first, sample(more, "more"), strict=True)]
+def _majority(problems, policy, judge, budget_tokens, seed) -> list[Answer]:
+    return [voted_answer("majority", group) for group, _ in draw(problems, policy, None, budget_tokens, seed)]
 
 
-def _majority(problems, policy, judge, budget_tokens, seed, progress) -> list[Answer]:
-    return [voted_answer("majority", group) for group, _ in _draw(problems, policy, None, budget_tokens, seed)]
+def _weighted_majority(problems, policy, judge, budget_tokens, seed) -> list[Answer]:
+    return [voted_answer("weighted_majority", *drawn) for drawn in draw(problems, policy, judge, budget_tokens, seed)]
 
 
-def _weighted_majority(problems, policy, judge, budget_tokens, seed, progress) -> list[Answer]:
-    return [voted_answer("weighted_majority", *drawn) for drawn in _draw(problems, policy, judge, budget_tokens, seed)]
-
-
-def _best_of_n(name: str, aggregate: str) -> Method:
-    def method(problems, policy, judge, budget_tokens, seed, progress) -> list[Answer]:
-        return [best_answer(name, *drawn, aggregate) for drawn in _draw(problems, policy, judge, budget_tokens, seed)]
+def _best_of_n(name: str, aggregate: str) -> Callable[..., list[Answer]]:
+    def method(problems, policy, judge, budget_tokens, seed) -> list[Answer]:
+        return [best_answer(name, *drawn, aggregate) for drawn in draw(problems, policy, judge, budget_tokens, seed)]
 
     return method
 
 
-# --- searches ------------------------------------------------------------------------------------------------------------
-
-
-def _beam(problems, policy, judge, budget_tokens, seed, progress) -> list[Answer]:
+def _beam(problems, policy, judge, budget_tokens, seed) -> list[Answer]:
     judge_steps = judging(judge, scores=True)
     searches = beam_search(problems, policy, judge_steps, Beam(1, 1), subseed(seed, "first"))
     more = more_within(budget_tokens, stats.mean([tokens(s.account) for s in searches]))
     fitting = [size for size in BEAMS if size.paths * size.proposals <= more]
     if fitting:
-        larger = beam_search(problems, policy, judge_steps, fitting[-1], subseed(seed, "beam"))
-        searches = [
+        larger = beam_search(problems, policy, judge_steps, fitting[-1], subseed(seed, "more"))
+        searches = [  # the path of the first search is one more candidate
             Beams(a.problem, [], a.finished + b.finished, a.account + b.account)
             for a, b in zip(searches, larger, strict=True)
         ]
     return [s.answer("beam") for s in searches]
 
 
-def _repeated(name: str, problems: Sequence[Problem], search: Search, budget_tokens: int, seed: int) -> list[Answer]:
-    """Whole searches, as many as the budget pays for, and for each problem the most frequent answer, with the costs of all."""
-    rows = [[answer] for answer in search(problems, subseed(seed, "first"))]
-    more = more_within(budget_tokens, stats.mean([tokens(row[0]) for row in rows]))
-    if more:  # all of them in one batch
-        for i, answer in enumerate(search([*problems] * more, subseed(seed, "more"))):
-            rows[i % len(rows)].append(answer)
-    answers = []
-    for row in rows:
-        given = [a.answer for a in row]
-        chosen = row[given.index(majority(given))]
-        names = [f.name for f in dataclasses.fields(Account)]
-        costs = {cost: sum(getattr(a, cost) for a in row) for cost in names}
-        answers.append(dataclasses.replace(chosen, method=name, **costs))
-    return answers
-
-
-def _chunk_reset(name: str, keep: str = "last", hotter: float | None = None) -> Method:
-    def method(problems, policy, judge, budget_tokens, seed, progress) -> list[Answer]:
+def _chunk_reset(name: str, keep: str = "last", hotter: float | None = None) -> Callable[..., list[Answer]]:
+    def method(problems, policy, judge, budget_tokens, seed) -> list[Answer]:
         retries = Retries(keep=keep, temperature=hotter and hotter * policy.knobs.temperature)
         judge_steps, limit = judging(judge, scores=keep == "best"), policy.knobs.max_chunks
 
@@ -122,26 +78,26 @@ def _chunk_reset(name: str, keep: str = "last", hotter: float | None = None) -> 
             paths = chunk_reset(some, policy.propose, judge_steps, retries, limit, seed, policy.within_budget)
             return [path.answer(name) for path in paths]
 
-        return _repeated(name, problems, search, budget_tokens, seed)
+        return repeated(name, problems, search, budget_tokens, seed)
 
     return method
 
 
-def _critic_refine(problems, policy, judge, budget_tokens, seed, progress) -> list[Answer]:
+def _critic_refine(problems, policy, judge, budget_tokens, seed) -> list[Answer]:
     def search(some: Sequence[Problem], seed: int) -> list[Answer]:
         drafts = critic_refine(some, policy, judging(judge), ROUNDS, budget_tokens, seed)
         return [draft.answer("critic_refine") for draft in drafts]
 
-    return _repeated("critic_refine", problems, search, budget_tokens, seed)
+    return repeated("critic_refine", problems, search, budget_tokens, seed)
 
 
-def _reporting(method: Method) -> Method:
-    """The method, which then tells `progress` how many problems are done. Without problems it has nothing to do."""
+def _complete(method: Callable[..., list[Answer]]) -> Method:
+    """The method, which also takes no problems, and tells `progress` how many are done."""
 
     def run(
         problems: Sequence[Problem], policy: Solver, judge: Judge, budget_tokens: int, seed: int = 0, progress: Progress = None
     ) -> list[Answer]:
-        answers = method(problems, policy, judge, budget_tokens, seed, progress) if problems else []
+        answers = method(problems, policy, judge, budget_tokens, seed) if problems else []
         if progress:
             progress(len(answers))
         return answers
@@ -150,7 +106,7 @@ def _reporting(method: Method) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    name: _reporting(method)
+    name: _complete(method)
     for name, method in {
         "plain": _plain,
         "majority": _majority,
