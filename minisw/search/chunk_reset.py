@@ -23,7 +23,7 @@ class Retries:
     """What happens to rejected chunks. Raises ValueError for values that make no search."""
 
     tries: int = 5  # most tries per chunk
-    keep: str = "last"  # which one is kept when all were rejected: the "last", or the "best" by P(Positive), the later of equals
+    keep: str = "last"  # kept of rejected tries: the "last", or the "best" by P(Positive) (of equals, the later one)
     temperature: float | None = None  # of every try but the first; None: the policy's own
 
     def __post_init__(self):

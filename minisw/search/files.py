@@ -42,8 +42,9 @@ def _problem(row: object, number: int) -> Problem:
     for key in ("id", "answer"):
         if isinstance(row.get(key), bool) or not isinstance(row.get(key), str | int | float | None):
             raise ValueError(f'"{key}" must be a text or a number')
-    name, answer = (row.get(key) for key in ("id", "answer"))
-    return Problem(str(number if name is None else name), row["question"].strip(), "" if answer is None else str(answer).strip())
+    name = number if row.get("id") is None else row["id"]
+    answer = "" if row.get("answer") is None else row["answer"]
+    return Problem(str(name), row["question"].strip(), str(answer).strip())
 
 
 def digest(problems: Sequence[Problem]) -> str:
@@ -52,9 +53,10 @@ def digest(problems: Sequence[Problem]) -> str:
 
 
 def finished_answers(out: Path, settings: dict, problems: Sequence[Problem]) -> list[Answer]:
-    """The answers that an interrupted search with the same `settings` has written; notes the settings of a new one in `out`.settings.json.
+    """The answers that an interrupted search with the same `settings` has written, none for a new one.
 
-    Raises ValueError if the file belongs to another search.
+    The settings lie beside the answers, in OUT.settings.json. Raises ValueError if the file
+    belongs to another search.
     """
     note = out.with_name(out.name + ".settings.json")
     if not out.exists():

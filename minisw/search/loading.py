@@ -56,4 +56,3 @@ def _recipe_of(folder: Path) -> Recipe:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the policy must lie in its run folder, as RUN/segment/policy")
     return Recipe.from_json(path)
-

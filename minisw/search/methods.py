@@ -63,8 +63,7 @@ def _beam(problems, policy, judge, budget_tokens, seed) -> list[Answer]:
     if fitting:
         larger = beam_search(problems, policy, judge_steps, fitting[-1], subseed(seed, "more"))
         searches = [  # the path of the first search is one more candidate
-            Beams(a.problem, [], a.finished + b.finished, a.account + b.account)
-            for a, b in zip(searches, larger, strict=True)
+            Beams(a.problem, [], a.finished + b.finished, a.account + b.account) for a, b in zip(searches, larger, strict=True)
         ]
     return [s.answer("beam") for s in searches]
 

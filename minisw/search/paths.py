@@ -76,9 +76,7 @@ def ending(
     return finished or not fits or len(chunks) >= max_chunks, finished
 
 
-def record_try(
-    problem: Problem, position: int, attempt: int, proposal: Proposal, judgment: Judgment, kept: bool
-) -> Try:
+def record_try(problem: Problem, position: int, attempt: int, proposal: Proposal, judgment: Judgment, kept: bool) -> Try:
     """One judged proposal for chunk number `position`, with what it cost."""
     return Try(
         problem_id=problem.id,
