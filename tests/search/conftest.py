@@ -28,15 +28,17 @@ class World:
     """
 
     def __init__(self, lm: FakeLM, wrong: float):
-        self.lm, self.wrong, self.calls = lm, wrong, []
+        self.lm, self.wrong = lm, wrong
+        self.calls, self.seeds = [], []  # one entry for each request, and one for each batch
         self.sampled, self.prefilled = Counter(), Counter()
 
     def generate(self, requests, sampling, seed, progress=None):
         groups = []
+        self.seeds.append(seed)
         for number, request in enumerate(requests):
             text = self.lm.decode(request.ids)
             who = "judge" if "<user>JUDGE" in text else "policy"
-            self.calls.append((who, text, request.count, sampling, seed))
+            self.calls.append((who, text, request.count, sampling))
             rngs = [random.Random(f"{seed}/{number}/{k}") for k in range(request.count)]
             group = [self.completion(who, text, rng, sampling.stop) for rng in rngs]
             self.sampled[who] += sum(len(c.ids) for c in group)
@@ -59,7 +61,7 @@ class World:
     def chunk(self, question, written, rng):
         if written.count(CLOSE) == 2:
             gold = question.rsplit("Q", 1)[1].split("?")[0]
-            return f"{OPEN}\\boxed{{{0 if 'wrong' in written else gold}}}{CLOSE}"
+            return f"{OPEN}\\boxed{{{rng.randrange(9) if 'wrong' in written else gold}}}{CLOSE}"
         word = "wrong" if rng.random() < self.wrong else "right"
         return f"{OPEN}{word}{'.' * rng.randrange(1, 9)} {CLOSE}"
 
