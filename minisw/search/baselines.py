@@ -75,9 +75,7 @@ def voted_answer(method: str, drawn: Sequence[Solution], judged: Sequence[Sequen
     return answer_of(method, drawn, chosen, *_judge_costs(judged))
 
 
-def best_answer(
-    method: str, drawn: Sequence[Solution], judged: Sequence[Sequence[Judgment]], aggregate: str = "mean"
-) -> Answer:
+def best_answer(method: str, drawn: Sequence[Solution], judged: Sequence[Sequence[Judgment]], aggregate: str = "mean") -> Answer:
     """The sample with the best score, the first of equals, given the judgments of all samples: [samples][chunks].
 
     `aggregate` is a name in `AGGREGATES`.

@@ -106,9 +106,7 @@ def chunk_reset(
     return paths
 
 
-def _propose(
-    paths: Sequence[SearchPath], propose: Propose, temperature: float | None, seed: int, number: int
-) -> list[Proposal]:
+def _propose(paths: Sequence[SearchPath], propose: Propose, temperature: float | None, seed: int, number: int) -> list[Proposal]:
     """The next chunk of every path; retries are sampled apart from first tries if they have a `temperature` of their own."""
 
     def sample(some: Sequence[SearchPath], use: str, **changes: float) -> list[Proposal]:

@@ -371,7 +371,8 @@ def test_the_rejection_rate_is_the_share_of_negative_verdicts():
 
 
 def test_the_search_needs_no_torch():
-    modules = ", ".join(f"minisw.search.{name}" for name in ("chunk_reset", "budget", "beam", "critic_refine", "theory", "controls"))
+    names = ("chunk_reset", "budget", "beam", "critic_refine", "theory", "controls")
+    modules = ", ".join(f"minisw.search.{name}" for name in names)
     code = f"import sys, {modules}; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +54,7 @@ def test_every_problem_gets_an_answer_in_order(solve, capsys):
     assert [row["problem_id"] for row in rows] == ["é11", "é12", "é13", "é14", "é15"]
     assert {row["method"] for row in rows} == {"chunk_reset"}
     assert all(row["correct"] is (row["answer"] == row["problem_id"][1:]) for row in rows)
+    assert '"é11"' in (solve.folder / "answers.jsonl").read_text(encoding="utf-8")
     sampler = solve.loads[0][3]
     assert sum(row["policy_tokens"] + row["judge_tokens"] for row in rows) == sum(sampler.sampled.values())
     assert solve.loads[0][:3] == (solve.folder / "p", solve.folder / "j", 1)
@@ -119,6 +122,28 @@ def test_a_killed_search_resumes_and_gives_the_same_answers(solve, monkeypatch, 
     assert solve(ROWS) == whole
     again = solve.loads[-1][3]
     assert sum(row["policy_tokens"] for row in whole[2 * kill_after :]) == again.sampled["policy"]  # nothing is solved twice
+
+
+def test_a_kill_while_answers_are_written_loses_one_batch(solve, monkeypatch):
+    """A child process is killed when the second batch's answers are on disk, but not yet in their place."""
+    whole = solve(ROWS, out="whole.jsonl")
+    replace, out = os.replace, solve.folder / "answers.jsonl"
+
+    def deadly(source, target):
+        if target == out and out.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    child = os.fork()
+    if child == 0:
+        os.replace = deadly
+        try:
+            solve(ROWS)
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert out.read_text(encoding="utf-8").count("\n") == 2 and out.with_name("answers.jsonl.part").exists()
+    assert solve(ROWS) == whole
 
 
 def test_a_finished_search_samples_nothing_when_it_is_run_again(solve, capsys):

@@ -54,13 +54,12 @@ class Referee:
         self.seeds.append(seed)
         self.steps.append([(s.problem_id, s.question, s.history, s.chunk) for s in steps])
         verdicts = {"wrong": False, "mumble": None}
-        return [
-            Judgment(verdicts.get(s.chunk.split()[0], True), f"about {s.chunk}", tokens=3, prompt_tokens=20) for s in steps
-        ]
+        return [Judgment(verdicts.get(s.chunk.split()[0], True), f"about {s.chunk}", tokens=3, prompt_tokens=20) for s in steps]
 
 
 def test_the_first_bad_chunk_and_its_analysis_go_back_until_the_judge_accepts():
-    policy = Script({"tom": [("a", "wrong b", "wrong c", "6"), ("d", "wrong e", "6"), ("f", "5")], "anna": [("g", "mumble", "8")]})
+    of_tom = [("a", "wrong b", "wrong c", "6"), ("d", "wrong e", "6"), ("f", "5")]
+    policy = Script({"tom": of_tom, "anna": [("g", "mumble", "8")]})
     judge = Referee()
     drafts = critic_refine([TOM, ANNA], policy, judge)
     assert policy.criticism == [
@@ -133,7 +132,7 @@ def test_a_cut_off_solution_has_no_answer_and_one_without_chunks_is_accepted():
     judge = Referee()
     (draft,) = critic_refine([TOM], policy, judge)
     assert draft.accepted and not draft.answer("m").finished and draft.answer("m").answer is None and judge.steps == []
-    assert critic_refine([], policy, judge) == []
+    assert critic_refine([], Script({}), judge) == []
 
 
 def test_seeds_follow_from_the_seed():

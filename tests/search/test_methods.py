@@ -188,9 +188,7 @@ def test_repeated_searches_vote(scene, monkeypatch):
 
 def test_repeated_searches_keep_the_problems_apart(scene):
     two = scene(problems=2).problems
-    (a, b) = methods.repeated(
-        "vote", two, lambda some, seed: [Answer(p.id, "x", p.answer, True, 10) for p in some], 30, 0
-    )
+    (a, b) = methods.repeated("vote", two, lambda some, seed: [Answer(p.id, "x", p.answer, True, 10) for p in some], 30, 0)
     assert (a.problem_id, a.answer, a.policy_tokens) == (two[0].id, "11", 30)
     assert (b.problem_id, b.answer, b.policy_tokens) == (two[1].id, "12", 30)
 

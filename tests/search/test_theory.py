@@ -98,9 +98,7 @@ def test_a_simulated_search_keeps_what_the_formula_says(tries):
 
     class Noisy(OracleJudge):
         def judge(self, steps, seed):
-            return [
-                type(j)(rng.random() < (t if j.verdict else f)) for j in super().judge(steps, seed)
-            ]
+            return [type(j)(rng.random() < (t if j.verdict else f)) for j in super().judge(steps, seed)]
 
     judge = Noisy(exact_labels, problems)
     paths = chunk_reset(problems, propose, judge.judge, tries, max_chunks=1)
