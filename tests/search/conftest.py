@@ -48,8 +48,8 @@ class World:
 
     def completion(self, who, text, rng, stop):
         if who == "judge":
-            chunk = text.rsplit("|", 1)[1]
-            return self.ended("why " * rng.randrange(1, 4) + (NEGATIVE if "wrong" in chunk else POSITIVE))
+            steps = text.split("|", 1)[1]  # behind a wrong step, no step is right
+            return self.ended("why " * rng.randrange(1, 4) + (NEGATIVE if "wrong" in steps else POSITIVE))
         question, written = text.split("<reply>")
         reply = ""
         while (written + reply).count(CLOSE) < 3:

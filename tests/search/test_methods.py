@@ -148,9 +148,9 @@ def test_progress_and_no_problems(scene):
 
 @pytest.mark.parametrize("name", JUDGED)
 def test_a_perfect_judge_raises_accuracy(scene, name):
-    s = scene(problems=30)
+    s = scene(problems=20)
     plain = stats.mean([a.correct for a in METHODS["plain"](s.problems, s.policy, s.judge, 1, 0, None)])
-    steered = stats.mean([a.correct for a in METHODS[name](s.problems, s.policy, s.judge, 5 * BUDGET, 0, None)])
+    steered = stats.mean([a.correct for a in METHODS[name](s.problems, s.policy, s.judge, 3 * BUDGET, 0, None)])
     assert plain < 0.6 and steered > plain + 0.2
 
 
@@ -167,7 +167,7 @@ def test_hot_retries_are_hotter_and_nothing_else_is(scene):
         s = scene()
         METHODS[name](s.problems, s.policy, s.judge, BUDGET, 0, None)
         temperatures[name] = {sampling.temperature for who, _, _, sampling in s.sampler.calls if who == "policy"}
-    assert temperatures.pop("chunk_reset_hot") == {0.8, pytest.approx(1.3 * 0.8)}
+    assert sorted(temperatures.pop("chunk_reset_hot")) == pytest.approx([0.8, 1.3 * 0.8])
     assert set.union(*temperatures.values()) == {0.8}
 
 
