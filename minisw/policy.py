@@ -101,18 +101,25 @@ class Policy:
         requests = [Request(self.prompt(p.question), count) for p in problems]
         with self.lm.using(self.adapter):
             groups = self.sampler.generate(requests, self.sampling, seed, progress)
-        return [[self._solution(p, c) for c in group] for p, group in zip(problems, groups, strict=True)]
+        return [
+            [self._solution(p, c, 0 if number else len(request.ids)) for number, c in enumerate(group)]
+            for p, request, group in zip(problems, requests, groups, strict=True)
+        ]
 
-    def _solution(self, problem: Problem, completion: Completion) -> Solution:
-        outcome = self.read(problem, completion)
+    def _solution(
+        self, problem: Problem, completion: Completion, prompt_tokens: int, history: tuple[str, ...] = ()
+    ) -> Solution:
+        """The solution that consists of the chunks `history` and a completion that continues them."""
+        outcome = self.read(problem, completion, history)
         return Solution(
             problem_id=problem.id,
-            chunks=outcome.chunks,
+            chunks=(*history, *outcome.chunks),
             answer=outcome.answer,
             correct=outcome.correct,
             well_formed=outcome.well_formed,
             tokens=len(completion.ids),
             finished=outcome.finished,
+            prompt_tokens=prompt_tokens,
         )
 
     # --- rollouts ------------------------------------------------------------------------------------------------------
@@ -157,19 +164,75 @@ class Policy:
 
     # --- search --------------------------------------------------------------------------------------------------------
 
-    def propose(self, questions: Sequence[str], paths: Sequence[Sequence[str]], seed: int) -> list[Proposal]:
+    def propose(
+        self, questions: Sequence[str], paths: Sequence[Sequence[str]], seed: int, temperature: float | None = None
+    ) -> list[Proposal]:
         """One sampled next chunk for every path: `paths[i]` holds the chunks of the solution of `questions[i]` so far.
 
-        A chunk of more than `max_chunk_tokens` tokens (tags included) is cut off: `finished` is False.
+        A chunk of more than `max_chunk_tokens` tokens (tags included) is cut off: `finished` is False. `temperature` None is
+        that of the knobs.
         """
-        requests = [Request(self.path_ids(question, chunks)) for question, chunks in zip(questions, paths, strict=True)]
-        sampling = Sampling(self.knobs.max_chunk_tokens, self.knobs.temperature, stop=CLOSE)
+        return [group[0] for group in self.propose_several(questions, paths, 1, seed, temperature)]
+
+    def propose_several(
+        self,
+        questions: Sequence[str],
+        paths: Sequence[Sequence[str]],
+        count: int,
+        seed: int,
+        temperature: float | None = None,
+    ) -> list[list[Proposal]]:
+        """`count` sampled next chunks for every path: [paths][count]; see `propose`. A path is prefilled once for all of them."""
+        requests = [Request(self.path_ids(question, chunks), count) for question, chunks in zip(questions, paths, strict=True)]
+        warmth = self.knobs.temperature if temperature is None else temperature
+        sampling = Sampling(self.knobs.max_chunk_tokens, warmth, stop=CLOSE)
         with self.lm.using(self.adapter):
             groups = self.sampler.generate(requests, sampling, seed)
-        proposals = []
-        for (completion,) in groups:
-            raw = self.lm.decode(completion.ids)
-            # the last token may hold more than the end of the closing tag (`><`); what follows the tag is dropped
-            text = raw.split(CLOSE)[0].replace(OPEN, "")
-            proposals.append(Proposal(text, CLOSE in raw, completion.finished, len(completion.ids)))
-        return proposals
+        return [
+            [self._proposal(completion, 0 if number else len(request.ids)) for number, completion in enumerate(group)]
+            for request, group in zip(requests, groups, strict=True)
+        ]
+
+    def _proposal(self, completion: Completion, prompt_tokens: int) -> Proposal:
+        raw = self.lm.decode(completion.ids)
+        # the last token may hold more than the end of the closing tag (`><`); what follows the tag is dropped
+        text = raw.split(CLOSE)[0].replace(OPEN, "")
+        return Proposal(text, CLOSE in raw, completion.finished, len(completion.ids), prompt_tokens)
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether `refine` writes whole solutions; if there is no request for that, it continues the old ones."""
+        return bool(self.prompts.refine)
+
+    def refine(
+        self, problems: Sequence[Problem], solutions: Sequence[Solution], criticism: Sequence[tuple[int, str]], seed: int
+    ) -> list[Solution]:
+        """One new solution of every problem, given an old one and `criticism` of it: (index of its bad chunk, analysis).
+
+        With a `refine` template the policy is shown the old solution and the analysis, and writes a whole solution. Without
+        one it cannot read them: it continues the old solution from before the bad chunk. `tokens` of the result are those
+        sampled now.
+        """
+        requests, kept = [], []
+        for problem, old, (bad, analysis) in zip(problems, solutions, criticism, strict=True):
+            kept.append(() if self.rewrites else old.chunks[:bad])
+            if self.rewrites:
+                requests.append(Request(self._refine_prompt(problem.question, old, bad, analysis)))
+            else:
+                requests.append(Request(self.path_ids(problem.question, kept[-1])))
+        with self.lm.using(self.adapter):
+            groups = self.sampler.generate(requests, self.sampling, seed)
+        return [
+            self._solution(problem, completion, len(request.ids), history)
+            for problem, (completion,), request, history in zip(problems, groups, requests, kept, strict=True)
+        ]
+
+    def _refine_prompt(self, question: str, old: Solution, bad: int, analysis: str) -> list[int]:
+        solve = self.prompts.solve_chunked if self.chunked else self.prompts.solve
+        message = self.prompts.refine.format(
+            solve=solve.format(question=question),
+            solution=old.text.strip(),
+            chunk=old.chunks[bad].strip(),
+            analysis=analysis.strip(),
+        )
+        return self.lm.chat(message)

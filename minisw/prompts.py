@@ -21,6 +21,8 @@ class Prompts:
 
     `solve`, `solve_chunked`: {question}. `segment`, `segment_numbered`: {text}; the latter is empty if the model cannot be asked
     for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}.
+    `refine`: {solve} (the request to solve the problem), {solution}, {chunk}, {analysis}; empty if the model cannot be asked for
+    a better solution.
     """
 
     solve: str
@@ -29,6 +31,7 @@ class Prompts:
     judge: str
     classify: str
     segment_numbered: str = ""
+    refine: str = ""
 
     def for_judge(self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False) -> str:
         """Problem, historical reasoning path and new chunk (StepWiser §3.3) as one user message.
@@ -69,6 +72,11 @@ ENGLISH = Prompts(
     classify=(
         "Problem:\n{question}\n\nReasoning so far:\n{history}\n\nNew step:\n{chunk}\n\n"
         "Is the new step right? Reply with + or - only."
+    ),
+    refine=(
+        "{solve}\n\nThis is an earlier solution:\n{solution}\n\nA teacher found a mistake in this step of it:\n{chunk}\n\n"
+        "The teacher's analysis:\n{analysis}\n\n"
+        "Write a new, complete solution without this mistake, in the form asked for above."
     ),
 )
 

@@ -12,7 +12,7 @@ import json
 import os
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -37,6 +37,7 @@ class Solution:
     well_formed: bool = True  # it kept the chunk format and was not cut off
     tokens: int = 0  # sampled tokens, tags included
     finished: bool = True  # ended by itself within the budget of text tokens (recipe.PolicyKnobs)
+    prompt_tokens: int = field(default=0, compare=False)  # prefilled; the first of several samples of a request has them all
 
     @property
     def text(self) -> str:
@@ -96,6 +97,7 @@ class Judgment:
     p_positive: float = 0.5  # P(Positive) at the verdict token if it was measured, else the share of Positive votes
     tokens: int = 0  # sampled for this judgment, over all votes
     votes: tuple[bool | None, ...] = ()  # all sampled verdicts, if there is more than one
+    prompt_tokens: int = field(default=0, compare=False)  # prefilled for this judgment; counted where searches judge
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Answer:
     judge_tokens: int = 0
     rejected_tokens: int = 0  # those of `policy_tokens` that were discarded
     finished: bool = True  # False if the solution was cut off at the budget
+    policy_prompt_tokens: int = 0  # prefilled (see `Account`)
+    judge_prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class Proposal:
     closed: bool  # it ended with its closing tag
     finished: bool  # it ended by itself: with the closing tag or the end token
     tokens: int  # sampled tokens, tags included
+    prompt_tokens: int = field(default=0, compare=False)  # prefilled; the first of several proposals for a path has them all
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,9 @@ class Try:
     kept: bool
     policy_tokens: int
     judge_tokens: int
+    p_positive: float = 0.5
+    policy_prompt_tokens: int = 0
+    judge_prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,24 @@ class Claim:
     baseline: str
     outcome: str  # holds, does not hold, not settled, not tested
     same_contrast: bool = True  # False: the paper compares something else, or gives no figure
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a search cost, in tokens: those that policy and judge sampled, and those of the prompts that they read (prefill).
+
+    A request's prompt is counted once for all its samples, and again in every request: what requests share is not subtracted.
+    `Answer` has the same fields.
+    """
+
+    policy_tokens: int = 0
+    judge_tokens: int = 0
+    rejected_tokens: int = 0  # those of `policy_tokens` that the search discarded; a vote or a choice discards none
+    policy_prompt_tokens: int = 0
+    judge_prompt_tokens: int = 0
+
+    def __add__(self, other: Account) -> Account:
+        return Account(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
 def to_json(record: object) -> str:

@@ -255,3 +255,71 @@ def test_a_proposal_says_how_it_ended(reply, text, closed, finished):
     policy = make(lambda prefix, sample: reply)
     (proposal,) = policy.propose([A.question], [[]], seed=0)
     assert (proposal.text, proposal.closed, proposal.finished) == (text, closed, finished)
+
+
+def test_a_retry_may_have_another_temperature():
+    policy = make(lambda text, sample: "<chunk>one</chunk>")
+    policy.propose([A.question], [[]], 1, temperature=1.3)
+    policy.propose_several([A.question], [[]], 2, 1, temperature=0.0)
+    policy.propose_several([A.question], [[]], 2, 1)
+    assert [call.sampling.temperature for call in policy.sampler.calls] == [1.3, 0.0, 0.7]
+
+
+def test_several_proposals_of_a_path_share_its_prefill():
+    policy = make(lambda text, sample: f"<chunk>{'so' if text.endswith('<reply>') else 'then'} {sample}</chunk>")
+    groups = policy.propose_several([A.question, B.question], [["x"], []], 3, seed=9)
+    (call,) = policy.sampler.calls
+    assert call.counts == [3, 3] and call.seed == 9 and call.adapter == "policy" and call.sampling.max_new_tokens == 25
+    assert [[p.text for p in group] for group in groups] == [[f"then {n}" for n in range(3)], [f"so {n}" for n in range(3)]]
+    lengths = [len(text) for text in call.texts]
+    assert [[p.prompt_tokens for p in group] for group in groups] == [[lengths[0], 0, 0], [lengths[1], 0, 0]]
+    assert [p.prompt_tokens for p in policy.propose([A.question, B.question], [["x"], []], 9)] == lengths
+
+
+def test_solutions_of_a_problem_share_the_prefill_of_its_prompt():
+    groups = make(lambda text, sample: tag([box(text)])).solve([A, B], 2, seed=5)
+    length = len(f"<user>SOLVE-CHUNKED {A.question}<reply>")
+    assert [[s.prompt_tokens for s in group] for group in groups] == [[length, 0]] * 2
+
+
+# --- refining ------------------------------------------------------------------------------------------------------------
+
+OLD = [
+    Solution("a", ("one. ", "two, ", "\\boxed{9}"), "9", False, tokens=50),
+    Solution("b", ("bad ", "\\boxed{8}"), "8", False, tokens=50),
+]
+
+
+def test_without_a_request_the_old_solution_is_continued_from_before_the_bad_chunk():
+    policy = make(lambda text, sample: tag([box(text)]))
+    of_a, of_b = policy.refine([A, B], OLD, [(2, "because"), (0, "since")], seed=3)
+    (call,) = policy.sampler.calls
+    assert call.texts == [
+        "<user>SOLVE-CHUNKED What is 1+2?<reply><chunk>one. </chunk><chunk>two, </chunk>",
+        "<user>SOLVE-CHUNKED What is 3+4?<reply>",
+    ]
+    assert call.counts == [1, 1] and call.seed == 3 and call.adapter == "policy" and call.sampling == policy.sampling
+    assert not policy.rewrites
+    assert of_a.chunks == ("one. ", "two, ", "\\boxed{3}") and of_a.problem_id == "a" and of_a.correct and of_a.answer == "3"
+    assert of_b.chunks == ("\\boxed{7}",) and of_b.correct and of_b.finished and of_b.well_formed
+    assert of_a.tokens == len("<chunk>\\boxed{3}</chunk>") + 1  # sampled now
+    assert [s.prompt_tokens for s in (of_a, of_b)] == [len(text) for text in call.texts]
+
+
+def test_a_continued_solution_has_one_budget_with_what_is_kept():
+    for length, fits in ((11, True), (12, False)):
+        policy = make(lambda text, sample: tag(["x" * 10 + "\\boxed{3}"]))  # 19 characters of 30
+        old = Solution("a", ("y" * length, "bad"), None, False)
+        (new,) = policy.refine([A], [old], [(1, "")], seed=0)
+        assert new.finished is new.correct is new.well_formed is fits
+
+
+@pytest.mark.parametrize(("adapter", "solve"), [("policy", "SOLVE-CHUNKED"), (None, "SOLVE")])
+def test_with_a_request_the_policy_reads_the_analysis_and_solves_anew(adapter, solve):
+    policy = make(lambda text, sample: tag([box(text)]) if adapter else box(text), adapter)
+    policy.prompts = dataclasses.replace(PROMPTS, refine="REFINE {solve}|{solution}|{chunk}|{analysis}")
+    (new,) = policy.refine([A], OLD[:1], [(1, " because\n")], seed=3)
+    (call,) = policy.sampler.calls
+    assert policy.rewrites and call.adapter == adapter and call.sampling == policy.sampling
+    assert call.texts == [f"<user>REFINE {solve} What is 1+2?|one. two, \\boxed{{9}}|two,|because<reply>"]
+    assert new.chunks == ("\\boxed{3}",) and new.correct and new.prompt_tokens == len(call.texts[0])

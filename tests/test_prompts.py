@@ -33,3 +33,10 @@ def test_the_english_set_asks_for_tags_boxes_and_an_analysis_first():
     assert "\\boxed{}" in ENGLISH.solve.format(question="") and "\\boxed{}" in ENGLISH.solve_chunked.format(question="")
     message = ENGLISH.for_judge("", (), "")
     assert message.index("analyse") < message.index("\\boxed{Positive}") < message.index("\\boxed{Negative}")
+
+
+def test_only_the_english_set_asks_for_a_better_solution():
+    assert ARITHMETIC.refine == "" == PROMPTS.refine
+    parts = ("THE-REQUEST", "THE-SOLUTION", "THE-CHUNK", "THE-ANALYSIS")
+    message = ENGLISH.refine.format(**dict(zip(("solve", "solution", "chunk", "analysis"), parts, strict=True)))
+    assert sorted(map(message.index, parts)) == list(map(message.index, parts))

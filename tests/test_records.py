@@ -11,6 +11,7 @@ import pytest
 
 from minisw import records
 from minisw.records import (
+    Account,
     AnnotatedSolution,
     Answer,
     BenchItem,
@@ -43,6 +44,7 @@ SAMPLES = [
     Try("p1", 2, 1, ODD, None, "why", False, 8, 9),
     Claim("c1", ODD, "Table 1", None, 0.1, (0.05, 0.15), "classifier", "holds"),
     Claim("c2", "x", "§4", 1.5, None, None, "", "not tested", False),
+    Account(1, 2, 3, 4, 5),
 ]
 KINDS = {kind for _, kind in inspect.getmembers(records, dataclasses.is_dataclass)}
 

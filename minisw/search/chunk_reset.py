@@ -1,23 +1,36 @@
 """Chunk-reset search (StepWiser §4.4): the judge steers generation chunk by chunk.
 
 Sample one chunk and judge it. If the verdict is Positive, keep the chunk and continue after it; if it is Negative, discard
-the chunk and sample another at the same position, up to `tries` times. The last try is kept (the paper does not say what
-happens then). All problems advance together: each round samples one batch of chunks and judges them in one batch.
+the chunk and sample another at the same position, up to `tries` times. Then the last try is kept, or the one with the best
+score (the paper does not say what happens). All problems advance together: each round samples one batch of chunks and
+judges them in one batch.
 
 This module needs no model: policy and judge are functions, so a script can play either of them.
 """
 
 from __future__ import annotations
 
-import zlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from minisw.records import Answer, Judgment, LabelledStep, Problem, Proposal, Try
-from minisw.verify.answers import final_answer, verify
+from minisw.records import Account, Answer, Judgment, LabelledStep, Problem, Proposal, Try
+from minisw.search.paths import JudgeSteps, Propose, answer_from, ending, record_try, subseed, usable
 
-Propose = Callable[[Sequence[str], Sequence[Sequence[str]], int], list[Proposal]]  # (questions, chunks so far, seed)
-JudgeSteps = Callable[[Sequence[LabelledStep], int], list[Judgment]]  # (steps, seed)
+
+@dataclass(frozen=True)
+class Retries:
+    """What happens to rejected chunks. Raises ValueError for values that make no search."""
+
+    tries: int = 5  # most tries per chunk
+    keep: str = "last"  # kept of rejected tries: the "last", or the "best" by P(Positive) (of equals, the later one)
+    temperature: float | None = None  # of every try but the first; None: the policy's own
+
+    def __post_init__(self):
+        if self.keep not in ("last", "best"):
+            raise ValueError(f"chunk-reset keeps the last or the best of rejected tries, not {self.keep!r}")
+        if self.temperature is not None and self.temperature <= 0:
+            raise ValueError(f"retries at temperature {self.temperature} would all be the same: sample above 0")
 
 
 @dataclass
@@ -27,30 +40,27 @@ class SearchPath:
     problem: Problem
     chunks: list[str] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
-    rejected: int = 0  # tries discarded at the current position
+    rejected: list[Proposal] = field(default_factory=list)  # at the current position
     done: bool = False  # no further chunk is sampled
     finished: bool = False  # complete: the policy ended it within the limits; a done path that is not finished was cut off
 
     def answer(self, method: str) -> Answer:
         """The path as an `Answer` of `method`, verified against its own problem; a cut-off solution has no answer."""
-        given = final_answer("".join(self.chunks)) if self.finished else None
-        return Answer(
-            problem_id=self.problem.id,
-            method=method,
-            answer=given,
-            correct=verify(self.problem.answer, given),
+        account = Account(
             policy_tokens=sum(t.policy_tokens for t in self.tries),
             judge_tokens=sum(t.judge_tokens for t in self.tries),
             rejected_tokens=sum(t.policy_tokens for t in self.tries if not t.kept),
-            finished=self.finished,
+            policy_prompt_tokens=sum(t.policy_prompt_tokens for t in self.tries),
+            judge_prompt_tokens=sum(t.judge_prompt_tokens for t in self.tries),
         )
+        return answer_from(self.problem, method, self.chunks, self.finished, account)
 
 
 def chunk_reset(
     problems: Sequence[Problem],
     propose: Propose,
     judge: JudgeSteps,
-    tries: int,
+    tries: int | Retries,
     max_chunks: int,
     seed: int = 0,
     within_budget: Callable[[Sequence[str]], bool] = lambda chunks: True,
@@ -59,7 +69,8 @@ def chunk_reset(
     """Solve every problem by chunk-reset; one `SearchPath` per problem, in the order of `problems`.
 
     `propose(questions, chunks so far, seed)` samples the next chunk of each open solution (`Policy.propose`);
-    `judge(steps, seed)` judges these chunks. `progress(1)` is called for each problem that is done.
+    `judge(steps, seed)` judges these chunks. `tries` is the most tries per chunk, or `Retries` with more about them.
+    `progress(1)` is called for each problem that is done.
 
     - A verdict that cannot be read (None) rejects nothing.
     - A chunk that was cut off or is blank is sampled again, whatever its verdict.
@@ -68,70 +79,67 @@ def chunk_reset(
 
     Raises ValueError if `tries` or `max_chunks` is below 1.
     """
-    if tries < 1 or max_chunks < 1:
-        raise ValueError(f"chunk-reset needs tries and max_chunks of at least 1, not {tries} and {max_chunks}")
+    retries = Retries(tries) if isinstance(tries, int) else tries
+    if retries.tries < 1 or max_chunks < 1:
+        raise ValueError(f"chunk-reset needs tries and max_chunks of at least 1, not {retries.tries} and {max_chunks}")
     paths = [SearchPath(p) for p in problems]
-    for number in range(max_chunks * tries):
+    for number in range(max_chunks * retries.tries):
         open_paths = [path for path in paths if not path.done]
         if not open_paths:
             break
         # 1. sample the next chunk of every open solution
-        questions = [path.problem.question for path in open_paths]
-        proposals = propose(questions, [tuple(path.chunks) for path in open_paths], _seed(seed, f"propose-{number}"))
+        proposals = _propose(open_paths, propose, retries.temperature, seed, number)
         # 2. judge these chunks, given the chunks kept so far
         steps = [
             LabelledStep(path.problem.id, path.problem.question, tuple(path.chunks), proposal.text, False)
             for path, proposal in zip(open_paths, proposals, strict=True)
         ]
-        judgments = judge(steps, _seed(seed, f"judge-{number}"))
+        judgments = judge(steps, subseed(seed, f"judge-{number}"))
         # 3. keep or discard each of them
         for path, proposal, judgment in zip(open_paths, proposals, judgments, strict=True):
-            _advance(path, proposal, judgment, tries, max_chunks, within_budget)
+            kept = _decide(path, proposal, judgment, retries)
+            if kept is not None:
+                path.chunks.append(kept.text)
+                path.done, path.finished = ending(kept, path.chunks, max_chunks, within_budget)
             if path.done and progress:
                 progress(1)
     return paths
 
 
-def _seed(seed: int, use: str) -> int:
-    """A seed of its own for each use of randomness."""
-    return zlib.crc32(f"{seed}/{use}".encode())
+def _propose(paths: Sequence[SearchPath], propose: Propose, temperature: float | None, seed: int, number: int) -> list[Proposal]:
+    """The next chunk of every path; retries are sampled apart from first tries if they have a `temperature` of their own."""
+
+    def sample(some: Sequence[SearchPath], use: str, **changes: float) -> list[Proposal]:
+        questions, chunks = [path.problem.question for path in some], [tuple(path.chunks) for path in some]
+        return propose(questions, chunks, subseed(seed, f"{use}-{number}"), **changes) if some else []
+
+    if temperature is None:
+        return sample(paths, "propose")
+    first = iter(sample([path for path in paths if not path.rejected], "propose"))
+    again = iter(sample([path for path in paths if path.rejected], "retry", temperature=temperature))
+    return [next(again if path.rejected else first) for path in paths]
 
 
-def _advance(
-    path: SearchPath,
-    proposal: Proposal,
-    judgment: Judgment,
-    tries: int,
-    max_chunks: int,
-    within_budget: Callable[[Sequence[str]], bool],
-) -> None:
-    """Keep or discard one proposed chunk, and record the try."""
-    blank = proposal.closed and not proposal.text.strip()  # not closed and blank: the policy ended the solution
-    usable = proposal.finished and not blank
-    last_try = path.rejected + 1 >= tries
-    keep = (usable and judgment.verdict is not False) or last_try
-    path.tries.append(
-        Try(
-            problem_id=path.problem.id,
-            position=len(path.chunks),
-            attempt=path.rejected + 1,
-            text=proposal.text,
-            verdict=judgment.verdict,
-            analysis=judgment.analysis,
-            kept=keep,
-            policy_tokens=proposal.tokens,
-            judge_tokens=judgment.tokens,
-        )
-    )
-    if not keep:
-        path.rejected += 1
-        return
-    path.rejected = 0
-    path.chunks.append(proposal.text)
-    ended_by_policy = proposal.finished and not proposal.closed
-    fits = within_budget(path.chunks)
-    path.finished = fits and (ended_by_policy or final_answer(proposal.text) is not None)
-    path.done = path.finished or not fits or len(path.chunks) >= max_chunks
+def _decide(path: SearchPath, proposal: Proposal, judgment: Judgment, retries: Retries) -> Proposal | None:
+    """Record one try; the proposal that is kept at its position, or None if another one is to be sampled."""
+    accepted = usable(proposal) and judgment.verdict is not False
+    attempt = len(path.rejected) + 1
+    path.tries.append(record_try(path.problem, len(path.chunks), attempt, proposal, judgment, accepted))
+    proposals = [*path.rejected, proposal]
+    if not accepted and len(proposals) < retries.tries:
+        path.rejected = proposals
+        return None
+    path.rejected = []
+    if accepted:
+        return proposal
+    here = range(len(path.tries) - len(proposals), len(path.tries))  # the tries at this position
+
+    def rank(at: int) -> tuple[bool, float, int]:
+        return usable(proposals[at - here.start]), path.tries[at].p_positive, at
+
+    chosen = max(here, key=rank) if retries.keep == "best" else here[-1]
+    path.tries[chosen] = dataclasses.replace(path.tries[chosen], kept=True)
+    return proposals[chosen - here.start]
 
 
 def rejection_rate(tries: Sequence[Try]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from minisw.records import Judgment, LabelledStep, Problem, Proposal, Try
-from minisw.search.chunk_reset import chunk_reset, rejection_rate
+from minisw.search.chunk_reset import Retries, chunk_reset, rejection_rate
 
 TOM, ANNA = Problem("tom", "Tom?", "5"), Problem("anna", "Anna?", "7")
 FIVE, SEVEN = "The answer is \\boxed{5}.", "The answer is \\boxed{7}."
@@ -148,6 +148,119 @@ def test_the_count_of_tries_starts_anew_at_every_position_and_for_every_problem(
     assert tom.chunks == ["right"] * 3 + [FIVE]
 
 
+# --- variants ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Scorer:
+    """Rejects every chunk; P(Positive) is the number at its end."""
+
+    def __call__(self, steps, seed):
+        return [Judgment(False, p_positive=float(step.chunk.split()[-1]), tokens=1, prompt_tokens=100) for step in steps]
+
+
+def scored(*scores: float) -> list[Proposal]:
+    return [chunk(f"try {score}", 10 + n) for n, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "scores", "kept"),
+    [
+        ("last", (0.1, 0.9, 0.3), 2),
+        ("best", (0.1, 0.9, 0.3), 1),
+        ("best", (0.9, 0.1, 0.3), 0),
+        ("best", (0.1, 0.2, 0.3), 2),
+        ("best", (0.3, 0.3, 0.1), 1),  # the later of equals
+        ("best", (0.5, 0.5, 0.5), 2),
+    ],
+)
+def test_when_all_tries_are_rejected_the_last_or_the_best_is_kept(keep, scores, kept):
+    policy = Script({"Tom?": [*scored(*scores), *scored(*scores), *scored(0.5)], "Anna?": scored(0.5)})
+    tom, _ = chunk_reset([TOM, ANNA], policy, Scorer(), Retries(3, keep), max_chunks=2)
+    assert tom.chunks == [f"try {scores[kept]}"] * 2 and not tom.finished
+    assert [t.kept for t in tom.tries] == [n == kept for n in range(3)] * 2
+    assert [t.p_positive for t in tom.tries] == [*scores, *scores]
+    answer = tom.answer("m")
+    assert answer.rejected_tokens == answer.policy_tokens - 2 * (10 + kept) and answer.policy_tokens == 66
+    assert answer.judge_prompt_tokens == 600
+
+
+def test_the_best_try_ends_the_solution_if_it_has_an_answer():
+    last, end = chunk("try 0.1"), Proposal("end 0.4", False, True, 1)
+    policy = Script({"Tom?": [chunk(FIVE + " 0.9"), last], "Anna?": [chunk("try 0.2"), end, last]})
+    tom, anna = chunk_reset([TOM, ANNA], policy, Scorer(), Retries(2, "best"), max_chunks=9)
+    assert tom.finished and tom.answer("m").answer == "5" and len(tom.tries) == 2
+    assert anna.finished and anna.chunks == ["end 0.4"] and anna.answer("m").answer is None
+
+
+def test_the_best_try_is_one_that_was_not_cut_off_if_there_is_one():
+    cut = Proposal("try 0.9", closed=False, finished=False, tokens=80)
+    policy = Script({"Tom?": [cut, chunk("try 0.1"), cut], "Anna?": [cut]})
+    tom, anna = chunk_reset([TOM, ANNA], policy, Scorer(), Retries(3, "best"), max_chunks=1)
+    assert [t.kept for t in tom.tries] == [False, True, False] and [t.kept for t in anna.tries] == [False, False, True]
+
+
+def test_an_accepted_try_is_kept_even_if_a_rejected_one_has_a_better_score():
+    def judge(steps, seed):
+        return [Judgment("wrong" not in s.chunk, p_positive=0.9 if "wrong" in s.chunk else 0.6) for s in steps]
+
+    tom, _ = chunk_reset([TOM, ANNA], two_problems(), judge, Retries(2, "best"), max_chunks=9)
+    assert tom.chunks == ["right a", FIVE] and [t.kept for t in tom.tries] == [False, True, True]
+
+
+def test_retries_may_have_a_temperature_of_their_own():
+    policy, calls = two_problems(), []
+
+    def propose(questions, paths, seed, **changes):
+        calls.append((list(questions), changes))
+        return policy(questions, paths, seed)
+
+    tom, anna = chunk_reset([TOM, ANNA], propose, Referee(), Retries(5, temperature=1.5), max_chunks=9)
+    assert tom.chunks == ["right a", FIVE] and anna.chunks == ["right b", "right e", SEVEN]
+    hot = {"temperature": 1.5}
+    assert calls == [
+        (["Tom?", "Anna?"], {}),
+        (["Anna?"], {}),
+        (["Tom?"], hot),  # Tom's first chunk again
+        (["Tom?"], {}),
+        (["Anna?"], hot),
+        (["Anna?"], hot),
+        (["Anna?"], {}),
+    ]
+    assert len(set(policy.seeds)) == len(policy.seeds)
+
+
+def test_a_number_of_tries_is_all_that_the_plain_search_needs():
+    assert Retries() == Retries(5, "last", None)
+    plain, variant = (chunk_reset([TOM, ANNA], two_problems(), Referee(), tries, 9) for tries in (4, Retries(4)))
+    assert [path.tries for path in plain] == [path.tries for path in variant]
+
+
+def test_impossible_variants_are_refused():
+    with pytest.raises(ValueError, match="keeps the last or the best of rejected tries, not 'first'"):
+        Retries(keep="first")
+    for temperature in (0.0, -1.0):
+        with pytest.raises(ValueError, match="would all be the same: sample above 0"):
+            Retries(temperature=temperature)
+    with pytest.raises(ValueError, match="at least 1, not 0 and 9"):
+        chunk_reset([TOM], two_problems(), Referee(), Retries(0), 9)
+
+
+def test_prompt_tokens_are_added_up():
+    policy = Script({"Tom?": [Proposal("wrong", True, True, 1, 50), Proposal(FIVE, True, True, 2, 60)]})
+
+    def judge(steps, seed):
+        return [Judgment("wrong" not in s.chunk, tokens=3, prompt_tokens=7) for s in steps]
+
+    (tom,) = chunk_reset([TOM], policy, judge, 5, 9)
+    answer = tom.answer("m")
+    assert (answer.policy_prompt_tokens, answer.judge_prompt_tokens, answer.judge_tokens) == (110, 14, 6)
+    assert [(t.policy_prompt_tokens, t.judge_prompt_tokens) for t in tom.tries] == [(50, 7), (60, 7)]
+
+
+# --- verdicts and accounts -----------------------------------------------------------------------------------------------
+
+
 def test_an_unreadable_verdict_rejects_nothing():
     tom, anna = chunk_reset([TOM, ANNA], two_problems(), Referee(always=None), tries=5, max_chunks=9)
     assert len(tom.tries) == 3 and len(anna.tries) == 5 and all(t.kept for t in tom.tries + anna.tries)
@@ -258,6 +371,8 @@ def test_the_rejection_rate_is_the_share_of_negative_verdicts():
 
 
 def test_the_search_needs_no_torch():
-    code = "import sys, minisw.search.chunk_reset, minisw.search.budget; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    names = ("chunk_reset", "budget", "beam", "critic_refine", "theory", "controls")
+    modules = ", ".join(f"minisw.search.{name}" for name in names)
+    code = f"import sys, {modules}; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
