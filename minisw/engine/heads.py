@@ -45,7 +45,7 @@ def save_head(head: Head | None, folder: Path) -> None:
 
 
 def load_head(folder: Path) -> Head | None:
-    """The head that `save_head` wrote, None if there is none. Raises ValueError, in one line, if the file holds no such head."""
+    """The head that `save_head` wrote; None without a file. Raises ValueError, in one line, if the file holds no head."""
     path = folder / FILE
     if not path.is_file():
         return None

@@ -149,8 +149,8 @@ def in_batches(
 ) -> list[torch.Tensor]:
     """What `forward(indices)` returns for each row of token ids, in order; a batch has at most `micro_tokens` tokens.
 
-    If memory runs out, the remaining rows are cut into batches half as large. Raises ValueError if one row alone is too long for
-    the memory.
+    If memory runs out, the remaining rows are cut into batches half as large. Raises ValueError if one row alone is too long
+    for the memory.
     """
 
     def batches(indices: Sequence[int], limit: int) -> list[list[int]]:

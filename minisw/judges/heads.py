@@ -1,4 +1,4 @@
-"""What judges with a scalar head share: fresh heads, hidden states at given positions, and the scores of states.
+"""What judges with a scalar head share: fresh heads, hidden states at given positions, and scores of states.
 
 The head itself is in `engine/heads.py`, because models save and load it with its adapter.
 """
@@ -14,7 +14,9 @@ from minisw.engine.heads import Head
 from minisw.engine.logprobs import hidden_states, in_batches
 from minisw.engine.model import LanguageModel
 from minisw.judges.base import JudgeContext
-from minisw.records import Judgment
+from minisw.policy import Policy
+from minisw.recipe import PolicyKnobs
+from minisw.records import Judgment, LabelledStep
 
 
 def new_head(lm: LanguageModel, seed: int, *widths: int) -> Head:
@@ -42,6 +44,26 @@ def states_at(
 
     with lm.using(adapter):
         return in_batches(lm, rows, context.micro_tokens, forward)
+
+
+def step_states(context: JudgeContext, adapter: str, steps: Sequence[LabelledStep]) -> list[torch.Tensor]:
+    """The policy's hidden states at the ends of the steps, in order: a tensor [its steps, hidden] for each run of steps.
+
+    A run is what neighbours make that continue one another, such as a whole solution; it is one row of one forward. Tokens are
+    those that the policy writes: its prompt, then each chunk in its tags.
+    """
+    policy = Policy(context.lm, context.sampler, context.prompts, PolicyKnobs(), adapter)
+    rows: list[list[int]] = []
+    ends: list[list[int]] = []
+    path = None  # question and chunks of the row so far
+    for step in steps:
+        if (step.question, step.history) != path:
+            rows.append(policy.path_ids(step.question, step.history))
+            ends.append([])
+        rows[-1] += policy.encode_chunks([step.chunk])[0]
+        ends[-1].append(len(rows[-1]) - 1)
+        path = (step.question, (*step.history, step.chunk))
+    return states_at(context, adapter, rows, ends)
 
 
 @torch.no_grad()

@@ -29,11 +29,18 @@ SCALAR_HEAD = "scalar_head"
 
 
 class ScalarHeadJudge(DiscriminativeJudge):
-    """Judges by the head's P(Positive) with adapter `adapter`: Positive at `threshold` and above. `request`: as the classifier."""
+    """Judges by the P(Positive) of the head of adapter `adapter`; otherwise like the classifier."""
 
     name = "scalar head"
 
-    def __init__(self, context: JudgeContext, adapter: str | None, head: Head, threshold: float = 0.5, request: str = "classify"):
+    def __init__(
+        self,
+        context: JudgeContext,
+        adapter: str | None,
+        head: Head,
+        threshold: float = 0.5,
+        request: str = "classify",
+    ):
         super().__init__(context, adapter, threshold, request)
         self.head = head
 
@@ -49,15 +56,15 @@ class ScalarHeadJudge(DiscriminativeJudge):
 def head_examples(context: JudgeContext, steps: Sequence[LabelledStep], request: str = "classify") -> list[Example]:
     """The request for each step; its "completion" is one token, 1 for a positive and 0 for a negative label.
 
-    So `gather_states` returns the state at the last token of each request, and the label as its target. That state does not see
-    the label, because attention is causal.
+    `gather_states` then returns the state at the last token of each request, and the label as its target. That state does not
+    see the label, because attention is causal.
     """
     judge = DiscriminativeJudge(context, None, request=request)
     return [Example(judge.prompt(step), [int(step.label)]) for step in steps]
 
 
 def head_loss(head: Head) -> Loss:
-    """The loss of a micro-batch of `head_examples` for `training.sft.update`: the binary cross-entropy of its examples / all."""
+    """The loss of a micro-batch of `head_examples` for `training.sft.update`: binary cross-entropy, a sum over all / count."""
 
     def loss(lm: LanguageModel, batch: Batch, count: int) -> tuple[torch.Tensor, dict[str, float]]:
         with lm.autocast():

@@ -25,10 +25,10 @@ from minisw.engine.heads import Head
 from minisw.engine.model import LanguageModel, copy_adapter
 from minisw.evaluate import stats
 from minisw.judges.base import JudgeContext, JudgeTrainer, Outcome, Progress
-from minisw.judges.heads import judgments, new_head, scores, states_at
+from minisw.judges.heads import judgments, new_head, scores, step_states
 from minisw.judges.sweep import TRIAL, Method, chosen, figures, tune
-from minisw.policy import POLICY, Policy
-from minisw.recipe import PolicyKnobs, Training
+from minisw.policy import POLICY
+from minisw.recipe import Training
 from minisw.records import Judgment, LabelledStep
 from minisw.training.monitor import Monitor
 from minisw.training.sft import train_epochs
@@ -55,26 +55,6 @@ class SelfSupervisedJudge:
         return judgments(scores(self.head, states), self.threshold, tokens=0)
 
 
-def step_states(context: JudgeContext, adapter: str, steps: Sequence[LabelledStep]) -> list[torch.Tensor]:
-    """The policy's hidden states at the ends of the steps, in order: a tensor [its steps, hidden] for each run of steps.
-
-    A run is what neighbours make that continue one another, such as a whole solution; it is one row of one forward. Tokens are
-    those that the policy writes: its prompt, then each chunk in its tags.
-    """
-    policy = Policy(context.lm, context.sampler, context.prompts, PolicyKnobs(), adapter)
-    rows: list[list[int]] = []
-    ends: list[list[int]] = []
-    path = None  # question and chunks of the row so far
-    for step in steps:
-        if (step.question, step.history) != path:
-            rows.append(policy.path_ids(step.question, step.history))
-            ends.append([])
-        rows[-1] += policy.encode_chunks([step.chunk])[0]
-        ends[-1].append(len(rows[-1]) - 1)
-        path = (step.question, (*step.history, step.chunk))
-    return states_at(context, adapter, rows, ends)
-
-
 def solution_score(step_scores: Sequence[float]) -> float:
     """The geometric mean of a solution's step scores; 0 if one of them is 0."""
     if 0.0 in step_scores:
@@ -87,9 +67,6 @@ def outcome_accuracy(outcomes: Sequence[Outcome], step_scores: Sequence[float]) 
     own = iter(step_scores)
     solutions = [solution_score(list(itertools.islice(own, len(outcome.chunks)))) for outcome in outcomes]
     return stats.mean([(score >= 0.5) == outcome.correct for score, outcome in zip(solutions, outcomes, strict=True)])
-
-
-# --- training ------------------------------------------------------------------------------------------------------------
 
 
 def outcome_steps(outcomes: Sequence[Outcome]) -> list[LabelledStep]:
