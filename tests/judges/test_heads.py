@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import save_file
 
 from minisw.engine.heads import FILE, Head, load_head, save_head
 from minisw.engine.model import LanguageModel, copy_adapter
 from minisw.judges import heads
 from minisw.judges.heads import judgments, new_head, scores, states_at, step_states
 from minisw.prompts import ARITHMETIC
-from minisw.recipe import Lora
+from minisw.recipe import Lora, Recipe
 from minisw.records import LabelledStep
+from minisw.runs import Run
 
 
 def random_head(*widths: int, seed: int = 0) -> Head:
@@ -48,6 +51,7 @@ def test_one_width_is_a_linear_head():
 def test_two_widths_are_a_two_layer_network_with_relu():
     head, states = random_head(3, 5), torch.randn(7, 3)
     first, second = head.layers
+    second.bias.data.fill_(-3.0)
     hidden = (states @ first.weight.T + first.bias).clamp(min=0)
     assert first.weight.shape == (5, 3) and (hidden == 0).any() and (hidden > 0).any()
     expected = hidden @ second.weight[0] + second.bias[0]
@@ -155,6 +159,24 @@ def test_a_head_is_saved_and_loaded_with_its_adapter(widths, new_lm, tmp_path):
     assert not any(p.requires_grad for p in loaded.values())
 
 
+def test_a_run_saves_the_head_of_a_training_and_loads_it_in_the_next_process(new_lm, tmp_path):
+    def trained(head: Head | None) -> LanguageModel:
+        run = Run(Recipe(lora=Lora(4, 8)), tmp_path / "run", Console(quiet=True))
+        run.__dict__["lm"] = new_lm()
+
+        def fit(checkpoint, tick):
+            run.lm.heads["judge"] = head
+            return []
+
+        run.train("judge", run.folder / "judges", fit, 1, "training")
+        run.close()
+        return run.lm
+
+    head = random_head(32)
+    assert trained(head).heads == {"judge": head}
+    assert same(trained(None).heads["judge"], head)  # not trained again
+
+
 def test_an_adapter_without_a_head_leaves_none_behind(new_lm, tmp_path):
     lm = new_lm("judge", "policy")
     lm.heads["judge"] = random_head(32)
@@ -201,14 +223,10 @@ def spoil_bytes(path: Path) -> None:
 
 
 def spoil_names(path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}, path)
 
 
 def spoil_shapes(path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"layers.0.weight": torch.zeros(2, 3), "layers.0.bias": torch.zeros(2)}, path)
 
 
