@@ -120,7 +120,7 @@ def train_self_supervised(trainer: JudgeTrainer, name: str = SELF_SUPERVISED) ->
         raise ValueError(f"{name} reads the policy's hidden states, and adapter {POLICY!r} is not loaded: load it first")
 
     @functools.cache
-    def states_of(validation: bool) -> torch.Tensor:
+    def states_of(*, validation: bool) -> torch.Tensor:
         return torch.cat(step_states(context, POLICY, trainer.validation if validation else steps)).to(lm.device)
 
     def prepare(adapter: str) -> None:
@@ -138,7 +138,7 @@ def train_self_supervised(trainer: JudgeTrainer, name: str = SELF_SUPERVISED) ->
         train_epochs(lm, TRIAL, range(len(steps)), training, trainer.seed_of(name), step, monitor)
 
     def measure(request: str) -> dict:
-        own, validation = (scores(lm.heads[TRIAL], [states_of(which)]) for which in (False, True))
+        own, validation = (scores(lm.heads[TRIAL], [states_of(validation=which)]) for which in (False, True))
         return {**figures(trainer.validation, validation), "outcome_accuracy": outcome_accuracy(outcomes, own)}
 
     one_request = dataclasses.replace(trainer, classifier=dataclasses.replace(knobs, prompts=(REQUEST,)))
