@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers.cache_utils import DynamicCache
@@ -138,33 +138,46 @@ def next_token_probabilities(
 ) -> torch.Tensor:
     """Probabilities of `tokens` as the next token of every prompt, renormalised among them: [prompts, tokens] on the CPU.
 
-    If memory runs out, the remaining prompts are cut into batches half as large. Raises ValueError if one prompt alone is too
-    long for the memory.
+    Memory: see `in_batches`.
+    """
+    found = in_batches(lm, prompts, micro_tokens, lambda indices: _next_token(lm, [prompts[i] for i in indices], tokens))
+    return torch.stack(found) if found else torch.zeros(0, len(tokens))
+
+
+def in_batches(
+    lm: LanguageModel, rows: Sequence[list[int]], micro_tokens: int, forward: Callable[[list[int]], Sequence[torch.Tensor]]
+) -> list[torch.Tensor]:
+    """What `forward(indices)` returns for each row of token ids, in order; a batch has at most `micro_tokens` tokens.
+
+    If memory runs out, the remaining rows are cut into batches half as large. Raises ValueError if one row alone is too long
+    for the memory.
     """
 
-    def batches(rows: Sequence[int], limit: int) -> list[list[int]]:
-        return [[rows[i] for i in batch] for batch in micro_batches([Example(prompts[i], []) for i in rows], limit, "plain")]
+    def batches(indices: Sequence[int], limit: int) -> list[list[int]]:
+        return [[indices[i] for i in batch] for batch in micro_batches([Example(rows[i], []) for i in indices], limit, "plain")]
 
-    probabilities, limit = torch.zeros(len(prompts), len(tokens)), max(1, micro_tokens >> lm.halvings)
-    pending = batches(range(len(prompts)), limit)[::-1]
+    results: list = [None] * len(rows)
+    limit = max(1, micro_tokens >> lm.halvings)
+    pending = batches(range(len(rows)), limit)[::-1]
     while pending:
-        rows, out_of_memory = pending.pop(), False
+        indices, out_of_memory = pending.pop(), False
         try:
-            probabilities[torch.tensor(rows)] = _next_token(lm, [prompts[i] for i in rows], tokens)
+            for i, result in zip(indices, forward(indices), strict=True):
+                results[i] = result
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             out_of_memory = True
         if out_of_memory:  # handled outside of `except`: its traceback would keep tensors alive
-            longest = max(len(prompts[i]) for i in rows)
-            if len(rows) == 1:
+            longest = max(len(rows[i]) for i in indices)
+            if len(indices) == 1:
                 raise ValueError(f"out of memory with one prompt of {longest} tokens: give --model.four-bit or a smaller model")
-            limit = len(rows) * longest // 2
-            pending = batches([i for batch in [*pending, rows] for i in batch], limit)[::-1]
+            limit = len(indices) * longest // 2
+            pending = batches([i for batch in [*pending, indices] for i in batch], limit)[::-1]
             log.warning("out of memory: scoring continues with batches of %d tokens (--model.micro-tokens)", limit)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-    return probabilities
+    return results
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from minisw.engine.heads import Head, load_head, save_head
 from minisw.engine.quiet import bitsandbytes_hidden, quiet_loading
 from minisw.recipe import Lora
 from minisw.records import writes
@@ -33,6 +34,7 @@ class LanguageModel:
     State that calls change, all of it here by name:
 
     - `adapters`: names of the loaded adapters, in the order of loading;
+    - `heads`: the scalar heads of adapters that have one, by the adapter's name;
     - `active`: the adapter that a forward uses now, None for the bare base (change it with `using`);
     - `scaler`: the loss scale of the current training, disabled unless something is in fp16;
     - `halvings`: how often memory ran out so far: micro-batches are smaller by that power of two.
@@ -52,6 +54,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.autocast_dtype, self.sampling_dtype, self.checkpointing = autocast, sampling_dtype, checkpointing
         self.adapters: list[str] = []
+        self.heads: dict[str, Head] = {}
         self.active: str | None = None
         self.halvings = 0
         self.scaler = self.new_scaler()
@@ -180,11 +183,12 @@ class LanguageModel:
         self._added(name)
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Load an adapter that `save_adapter` (or peft) wrote. Raises ValueError if the folder holds none for this base, or if
-        the name is taken or cannot be one."""
+        """Load an adapter (and head) that `save_adapter` (or peft) wrote. Raises ValueError if the folder holds none for this
+        base, or if the name is taken or cannot be one."""
         self._check_name(name)
         if not (folder / "adapter_config.json").is_file():
             raise ValueError(f"no adapter in {folder}: it has no adapter_config.json; name the folder that save_adapter wrote")
+        head = load_head(folder)
         try:
             with quiet_loading(), bitsandbytes_hidden():
                 if isinstance(self.model, PeftModel):
@@ -195,6 +199,8 @@ class LanguageModel:
             first = (str(error).strip().splitlines() or ["unreadable"])[0]
             raise ValueError(f"cannot load the adapter in {folder}: {first} Is it complete, and of this base?") from None
         self._added(name)
+        if head:
+            self.heads[name] = head.to(self.device)
 
     def _added(self, name: str) -> None:
         self.adapters.append(name)
@@ -214,8 +220,9 @@ class LanguageModel:
             )
 
     def drop_adapter(self, name: str) -> None:
-        """Remove an adapter from memory. If it is active, the first of those that are left becomes active."""
+        """Remove an adapter and its head from memory. If it is active, the first of those that are left becomes active."""
         self.adapters.remove(name)
+        self.heads.pop(name, None)
         if not self.adapters:
             self.model = self.model.unload().eval()
             self.active = None
@@ -226,7 +233,7 @@ class LanguageModel:
         self._activate(active)
 
     def save_adapter(self, name: str, folder: Path) -> None:
-        """Write one adapter as `folder/adapter_model.safetensors` and its config, loadable by `PeftModel.from_pretrained`."""
+        """Write one adapter, loadable by `PeftModel.from_pretrained`, and its head, if it has one, as `head.safetensors`."""
         if not writes():
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -240,11 +247,14 @@ class LanguageModel:
         (written / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         for file in ("adapter_model.safetensors", "adapter_config.json"):
             (written / file).replace(folder / file)
+        save_head(self.heads.get(name), folder)
         shutil.rmtree(scratch)
 
     def adapter_parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
-        """The weights of one adapter, by their full names."""
-        return {key: p for key, p in self.model.named_parameters() if f".{name}." in key and "lora_" in key}
+        """The weights of one adapter and of its head, by their full names."""
+        lora = {key: p for key, p in self.model.named_parameters() if f".{name}." in key and "lora_" in key}
+        head = self.heads.get(name)
+        return lora | {f"head.{name}.{key}": p for key, p in (head.named_parameters() if head else ())}
 
     @contextlib.contextmanager
     def using(self, name: str | None) -> Iterator[None]:
@@ -290,7 +300,7 @@ def disable_dropout(model: torch.nn.Module) -> None:
 
 
 def copy_adapter(lm: LanguageModel, source: str, target: str) -> None:
-    """Copy the weights of adapter `source` into adapter `target`. Both must be loaded and have the same rank."""
+    """Copy the weights of adapter `source` and of its head into adapter `target`, which must have the same rank and head."""
     copies = lm.adapter_parameters(target)
     with torch.no_grad():
         for key, p in lm.adapter_parameters(source).items():

@@ -13,16 +13,12 @@ from minisw.judges import discriminative
 from minisw.judges.base import JudgeTrainer, seeds_from
 from minisw.judges.discriminative import (
     DISCRIMINATIVE,
-    TRIAL,
     DiscriminativeJudge,
-    best_row,
     classifier_examples,
-    has_turned,
-    next_setting,
-    should_stop,
     train_classifier,
     validation_metrics,
 )
+from minisw.judges.sweep import TRIAL, best_row, has_turned, next_setting, should_stop
 from minisw.recipe import ClassifierKnobs, Lora
 
 KNOBS = ClassifierKnobs(("classify",), lrs=(1e-3, 2e-3), max_lrs=4, max_epochs=4, patience=1, batch=4)
