@@ -30,7 +30,7 @@ OUTPUT = "Output:"
 MAX_CHECKS = 8  # in one reply
 MAX_OUTPUT = 100  # characters of one output
 _CHECK = re.compile(
-    r"(?:```\w*\n(?P<block>(?:(?!```).)*)```|^(?P<line>[^\n]*))"  # the code
+    r"(?:```\w*\n(?P<block>(?:(?!```).)*)```|^(?P<line>[^\n]*?))"  # the code
     rf"[\s*#]*{OUTPUT}(?P<output>[^\n]*\n?)",  # chat models write **Output:** too
     re.DOTALL | re.MULTILINE,
 )
