@@ -203,8 +203,8 @@ def taught(monkeypatch):
 
 
 def agreeing(text):
-    """A writer that is right about every step, and alternates where it is not asked for code."""
-    return N if "New step:\n15" in text or "New step:\n17" in text else P
+    """What a writer says that is right about every step."""
+    return N if "15+3=19" in text or "17-6=12" in text else P
 
 
 @pytest.mark.parametrize("parts", ["both", "code", "analysis", "neither"])
@@ -251,9 +251,9 @@ def test_another_model_may_write_the_replies(taught, new_lm, context_of, fake_sa
     lm, other = new_lm(), new_lm("something")
     own, writer = fake_sampler(lm, lambda text, k: "7"), fake_sampler(other, with_a_check(agreeing))
     knobs = dataclasses.replace(KNOBS, rs_samples=1)
-    context, writing = context_of(lm, own), dataclasses.replace(context_of(other, writer, ENGLISH), max_new_tokens=30)
+    context, writing = context_of(lm, own), dataclasses.replace(context_of(other, writer, ENGLISH), max_new_tokens=35)
     train_genprm(JudgeTrainer(context, steps[3:], rationale_writer=writing, knobs=knobs, lora=Lora(4, 8)), run=four)
-    assert not own.calls and writer.calls[0]["sampling"].max_new_tokens == 30
+    assert not own.calls and writer.calls[0]["sampling"].max_new_tokens == 35
     request = ENGLISH.for_judge(steps[3].question, (), steps[3].chunk, with_code=True)
     assert writer.calls[0]["prompts"][0] == other.decode(other.chat(request))
     prompts = {lm.decode(GenPRMJudge(context, None).prompt(step)) for step in steps[3:]}
@@ -264,7 +264,8 @@ def test_a_reply_without_a_verdict_is_asked_for_it(taught, bpe_lm, context_of, f
     lm = bpe_lm([], 257)
     replies = {CHECK + " 4\n": "It holds.", "\\boxed{": "Positive}"}
     sampler = fake_sampler(lm, lambda text, k: next((r for end, r in replies.items() if text.endswith(end)), CHECK))
-    metrics = train_genprm(JudgeTrainer(context_of(lm, sampler), steps[:2], knobs=KNOBS, lora=Lora(4, 8)), run=four)
+    context = dataclasses.replace(context_of(lm, sampler), max_new_tokens=100)
+    metrics = train_genprm(JudgeTrainer(context, steps[:2], knobs=KNOBS, lora=Lora(4, 8)), run=four)
     assert metrics["right"] == 4
     assert {shown(lm, e)[1:] for e in taught[0][1]} == {(f"{CHECKED}It holds.\n\nVerdict: {POSITIVE}", " 4\n")}
 
