@@ -36,10 +36,8 @@ def test_the_code_of_a_check_is_the_line_or_block_above_its_output(text, code):
 
 
 def test_without_its_sentences_a_reply_has_checks_and_the_last_verdict():
-    reply = (
-        f"Due: 5.\nprint(2+3)\nOutput: 5\nSo {NEGATIVE}? No.\n```python\na = 1\nprint(a)\n```\nOutput: 1\nFine. {POSITIVE} Yes."
-    )
-    assert code_only(reply) == f"print(2+3)\nOutput: 5\n```python\na = 1\nprint(a)\n```\nOutput: 1\n{POSITIVE}"
+    line, block = "print(2+3)\nOutput: 5\n", "```python\na = 1\nprint(a)\n```\nOutput: 1\n"
+    assert code_only(f"Due: 5.\n{line}So {NEGATIVE}? No.\n{block}Fine. {POSITIVE} Yes.") == f"{line}{block}{POSITIVE}"
     assert code_only(f"{POSITIVE} {NEGATIVE}") == NEGATIVE
     assert code_only("print(2+3)\nOutput: 5\nSo it is.") == "print(2+3)\nOutput: 5"
     assert code_only("The step says 5.") == ""
