@@ -20,7 +20,8 @@ class Prompts:
     """User messages as format strings.
 
     `solve`, `solve_chunked`: {question}. `segment`, `segment_numbered`: {text}; the latter is empty if the model cannot be asked
-    for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}.
+    for paragraph numbers. `judge`, `classify`, `judge_with_code`: {question}, {history}, {chunk}; the last one asks for checks in
+    Python (judges/code_checks.py), and is empty if the model cannot be asked for them.
     `refine`: {solve} (the request to solve the problem), {solution}, {chunk}, {analysis}; empty if the model cannot be asked for
     a better solution.
     """
@@ -32,15 +33,27 @@ class Prompts:
     classify: str
     segment_numbered: str = ""
     refine: str = ""
+    judge_with_code: str = ""
 
-    def for_judge(self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False) -> str:
+    def for_judge(
+        self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False, with_code: bool = False
+    ) -> str:
         """Problem, historical reasoning path and new chunk (StepWiser §3.3) as one user message.
 
-        An empty history is written as "(nothing)". `discriminative` takes the classifier's template.
+        An empty history is written as "(nothing)". `discriminative` takes the classifier's template, `with_code` that of a judge
+        who checks with code. Raises ValueError if this set has no such template.
         """
-        template = self.classify if discriminative else self.judge
+        template = self.classify if discriminative else self.judge_with_code if with_code else self.judge
+        if not template:
+            raise ValueError("these prompts cannot ask for code: fill in their field `judge_with_code`")
         return template.format(question=question, history="".join(history).strip() or "(nothing)", chunk=chunk.strip())
 
+
+_TEACHER = (  # the beginning of both requests to judge a step in English
+    "You are a teacher who checks one step of a solution to a mathematics problem. Do not solve the problem.\n\n"
+    "Problem:\n{question}\n\nReasoning so far:\n{history}\n\nNew step to check:\n{chunk}\n\n"
+)
+_VERDICT = "\\boxed{{Positive}} if the new step is right, \\boxed{{Negative}} if it has an error.\n"
 
 ENGLISH = Prompts(
     solve="{question}\n\nSolve the problem step by step, in words, without code. Then give the final answer in \\boxed{{}}.",
@@ -63,10 +76,9 @@ ENGLISH = Prompts(
         "\n\n{text}"
     ),
     judge=(
-        "You are a teacher who checks one step of a solution to a mathematics problem. Do not solve the problem.\n\n"
-        "Problem:\n{question}\n\nReasoning so far:\n{history}\n\nNew step to check:\n{chunk}\n\n"
+        f"{_TEACHER}"
         "First analyse the new step in a few sentences: what is its goal, do its logic, method and calculation hold, and "
-        "why? Then give your verdict: \\boxed{{Positive}} if the new step is right, \\boxed{{Negative}} if it has an error.\n"
+        f"why? Then give your verdict: {_VERDICT}"
         "Reply in this form:\nAnalysis: (your sentences)\nVerdict: \\boxed{{Positive}} or \\boxed{{Negative}}"
     ),
     classify=(
@@ -78,15 +90,26 @@ ENGLISH = Prompts(
         "The teacher's analysis:\n{analysis}\n\n"
         "Write a new, complete solution without this mistake, in the form asked for above."
     ),
+    judge_with_code=(
+        f"{_TEACHER}"
+        "First analyse the new step in a few sentences: what is its goal, and do its logic and method hold? Then check its "
+        "calculation with Python: write one line that prints a result, such as print(652 // 2), and the word Output: below it. "
+        "The line is run, and what it prints is filled in for you. Say what follows from it, and check more if you need to. "
+        f"Then give your verdict: {_VERDICT}"
+        "Reply in this form:\nAnalysis: (your sentences)\nprint(...)\nOutput: (filled in for you)\n"
+        "Verdict: \\boxed{{Positive}} or \\boxed{{Negative}}"
+    ),
 )
 
 
+_STEP = "{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\n"
 ARITHMETIC = Prompts(
     solve="{question}\nSolve step by step.",
     solve_chunked="{question}\nSolve step by step.",
     segment="Put each step into <chunk> tags:\n{text}",
-    judge="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nJudge the new step.",
-    classify="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nIs the new step right?",
+    judge=f"{_STEP}Judge the new step.",
+    classify=f"{_STEP}Is the new step right?",
+    judge_with_code=f"{_STEP}Judge the new step with code.",
 )
 
 
@@ -94,6 +117,5 @@ ARITHMETIC = Prompts(
 CAREFUL = "{question}\n\nSo far:\n{history}\n\nWrite the next step with care."
 RESULT = "Say the result of this line:\n{chunk}"
 COMPARE = "Compare {left} and {right}."
-WITH_CODE = " with code"  # before the last full stop of the judge's request
 
 BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC}

@@ -3,7 +3,7 @@
 import pytest
 from fakes import PROMPTS
 
-from minisw.prompts import ARITHMETIC, BY_NAME, ENGLISH
+from minisw.prompts import ARITHMETIC, BY_NAME, ENGLISH, NEGATIVE, POSITIVE
 
 
 def test_the_judge_sees_problem_history_and_new_chunk():
@@ -15,6 +15,18 @@ def test_the_judge_sees_problem_history_and_new_chunk():
 @pytest.mark.parametrize("history", [(), ("\n",)])
 def test_an_empty_history_is_written_out(history):
     assert PROMPTS.for_judge("Q?", history, "So 7.") == "JUDGE Q?|(nothing)|So 7."
+
+
+def test_a_judge_may_be_asked_for_code():
+    message = ARITHMETIC.for_judge("Q?", ("1+2=3. ",), "So 3.")
+    with_code = ARITHMETIC.for_judge("Q?", ("1+2=3. ",), "So 3.", with_code=True)
+    assert message.endswith("Judge the new step.") and with_code == message.removesuffix(".") + " with code."
+    message = ENGLISH.for_judge("THE-QUESTION", ("THE-HISTORY",), "THE-CHUNK", with_code=True)
+    parts = ("THE-QUESTION", "THE-HISTORY", "THE-CHUNK", "analyse", "Python", "print(", "Output:", POSITIVE, NEGATIVE)
+    assert [message.index(part) for part in parts] == sorted(message.index(part) for part in parts)
+    assert message.startswith(ENGLISH.for_judge("THE-QUESTION", ("THE-HISTORY",), "THE-CHUNK").split("First analyse")[0])
+    with pytest.raises(ValueError, match="these prompts cannot ask for code: fill in their field `judge_with_code`"):
+        PROMPTS.for_judge("Q?", (), "So 7.", with_code=True)
 
 
 @pytest.mark.parametrize("prompts", [ENGLISH, ARITHMETIC])

@@ -23,13 +23,24 @@ Layout = Literal["plain", "prefix", "packed"]
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the completion whose tokens are the targets."""
+    """A prompt and the completion whose tokens are the targets.
+
+    `given` has the positions in the completion (from 0) that are no targets: text that the model reads but did not write, such
+    as the output of its code.
+    """
 
     prompt: list[int]
     completion: list[int]
+    given: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+    def targets(self) -> list[bool]:
+        """Whether each token of the completion is a target."""
+        given = set(self.given)
+        return [i not in given for i in range(len(self.completion))]
+
 
 @dataclass(frozen=True)
 class Prefix:
@@ -51,7 +62,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. `ids` [rows, length]; `target` bool [rows, length]: True where ids holds a completion token.
+    """Right-padded rows. `ids` [rows, length]; `target` bool [rows, length]: True where ids holds a target.
 
     `counts` has the number of targets of every example; in row order, targets are in the order of the examples. The layouts:
 
@@ -103,19 +114,28 @@ def collate(examples: Sequence[Example], pad: int, device: torch.device, layout:
     """
     if layout not in get_args(Layout):
         raise ValueError(f"unknown layout {layout!r}: choose one of {', '.join(get_args(Layout))}")
-    counts = tuple(len(e.completion) for e in examples)
+    counts = tuple(sum(e.targets()) for e in examples)
     prompts = list({tuple(e.prompt): None for e in examples})
     if layout == "plain" or 2 * len(prompts) > len(examples) or min(map(len, prompts)) < 2:
-        ids, target = right_padded([e.prompt + e.completion for e in examples], [len(e.prompt) for e in examples], pad)
+        ids, target = _rows([e.prompt for e in examples], examples, pad)
         return Batch(ids.to(device), target.to(device), counts)
     if layout == "packed":
         return _packed(examples, counts, pad, device)
     heads, _ = right_padded([list(p[:-1]) for p in prompts], [0] * len(prompts), pad)
     number = {prompt: i for i, prompt in enumerate(prompts)}
     owner = torch.tensor([number[tuple(e.prompt)] for e in examples])
-    ids, target = right_padded([e.prompt[-1:] + e.completion for e in examples], [1] * len(examples), pad)
+    ids, target = _rows([e.prompt[-1:] for e in examples], examples, pad)
     lengths = torch.tensor([len(p) - 1 for p in prompts])
     return Batch(ids.to(device), target.to(device), counts, Prefix(heads.to(device), lengths.to(device), owner.to(device)))
+
+
+def _rows(heads: Sequence[list[int]], examples: Sequence[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`right_padded` rows of a head (the prompt, or its last token) and the example's completion, without `given` targets."""
+    rows = [head + e.completion for head, e in zip(heads, examples, strict=True)]
+    ids, target = right_padded(rows, [len(head) for head in heads], pad)
+    for row, (head, e) in enumerate(zip(heads, examples, strict=True)):
+        target[row, [len(head) + i for i in e.given]] = False
+    return ids, target
 
 
 def _packed(examples: Sequence[Example], counts: tuple[int, ...], pad: int, device: torch.device) -> Batch:
@@ -131,7 +151,7 @@ def _packed(examples: Sequence[Example], counts: tuple[int, ...], pad: int, devi
         ids, target, segment, position = group[0].prompt[:-1], [False] * shared, [0] * shared, list(range(shared))
         for number, e in enumerate(group, 1):
             ids = ids + e.prompt[-1:] + e.completion
-            target = target + [False] + [True] * len(e.completion)
+            target = target + [False] + e.targets()
             segment = segment + [number] * (1 + len(e.completion))
             position = position + list(range(shared, len(e)))
         rows.append((ids, target, segment, position))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from minisw.engine.requests import Request, Sampling
 from minisw.judges.base import JudgeContext, Progress, p_first
@@ -15,11 +16,21 @@ from minisw.verdicts import parse_verdict, verdict_prefix, vote
 _VERDICT_LINE = re.compile(r"(?:\n|^)[\s*#]*Verdict\W*$")  # the start of a last line that only announces the verdict
 
 
+@dataclass(frozen=True)
+class Reply:
+    """One sampled reply to the request to judge a step."""
+
+    text: str  # without the beginning that was given
+    tokens: int  # sampled
+    finished: bool  # it ended by itself
+
+
 class GenerativeJudge:
     """Samples an analysis and a verdict for each step with adapter `adapter` (None: the untrained base).
 
     With `votes` > 1, that many replies are sampled for each step and the majority's verdict counts. `temperature` 0 is greedy.
-    If the context has no `analysis`, every reply is made to begin with the box of the verdict.
+    If the context has no `analysis`, every reply is made to begin with the box of the verdict. Other generative judges override
+    what is asked (`request`), how it is replied to (`sample`) and what P(Positive) is measured on (`measured`).
     Raises ValueError for several votes at temperature 0, which would all be the same.
     """
 
@@ -37,12 +48,20 @@ class GenerativeJudge:
         return GenerativeJudge(self.context, self.adapter, name, temperature, votes)
 
     def request(self, step: LabelledStep) -> str:
-        """The request to judge one step, as text."""
+        """The user message that asks to judge one step."""
         return self.context.prompts.for_judge(step.question, step.history, step.chunk)
 
     def prompt(self, step: LabelledStep) -> list[int]:
         """Token ids of the request to judge one step, with the beginning of the reply if that is given."""
         return self.context.lm.chat(self.request(step), self.beginning)
+
+    def sample(self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None) -> list[list[Reply]]:
+        """The sampled replies to every step: [steps][votes]."""
+        lm, requests = self.context.lm, [Request(self.prompt(step), self.votes) for step in steps]
+        with lm.using(self.adapter):
+            sampling = Sampling(self.context.max_new_tokens, self.temperature)
+            groups = self.context.sampler.generate(requests, sampling, seed, progress)
+        return [[Reply(lm.decode(c.ids), len(c.ids), c.finished) for c in group] for group in groups]
 
     def judge(
         self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None, probabilities: bool = False
@@ -52,20 +71,20 @@ class GenerativeJudge:
         `p_positive` is the share of readable votes that are Positive (0.5 if no vote is readable). With `probabilities` it is
         P(Positive) at the verdict token of the reply shown as `analysis`, which costs one more forward pass.
         """
-        lm = self.context.lm
+        groups = self.sample(steps, seed, progress)
+        texts = [[self.beginning + reply.text for reply in group] for group in groups]
+        judgments = [_judgment(own, sum(r.tokens for r in group)) for own, group in zip(texts, groups, strict=True)]
+        return self.measured(steps, texts, judgments) if probabilities else judgments
+
+    def measured(
+        self, steps: Sequence[LabelledStep], texts: Sequence[Sequence[str]], judgments: Sequence[Judgment]
+    ) -> list[Judgment]:
+        """The judgments with P(Positive) at the verdict token; `texts` [steps][votes] has the whole replies."""
+        given = len(self.context.lm.encode(self.beginning))
         prompts = [self.prompt(step) for step in steps]
-        sampling = Sampling(self.context.max_new_tokens, self.temperature)
-        with lm.using(self.adapter):
-            groups = self.context.sampler.generate([Request(p, self.votes) for p in prompts], sampling, seed, progress)
-        texts = [[self.beginning + lm.decode(c.ids) for c in group] for group in groups]
-        judgments = [_judgment(own, sum(len(c.ids) for c in group)) for own, group in zip(texts, groups, strict=True)]
-        if probabilities:
-            answered = [prompt[: len(prompt) - len(lm.encode(self.beginning))] for prompt in prompts]
-            measured = p_positive(self.context, self.adapter, answered, [j.analysis for j in judgments])
-            judgments = [
-                j if p is None else dataclasses.replace(j, p_positive=p) for j, p in zip(judgments, measured, strict=True)
-            ]
-        return judgments
+        requests = [prompt[: len(prompt) - given] for prompt in prompts]  # without the beginning of the reply
+        measured = p_positive(self.context, self.adapter, requests, [j.analysis for j in judgments])
+        return [j if p is None else dataclasses.replace(j, p_positive=p) for j, p in zip(judgments, measured, strict=True)]
 
 
 def _judgment(replies: Sequence[str], tokens: int) -> Judgment:

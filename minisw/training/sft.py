@@ -1,14 +1,14 @@
 """Supervised fine-tuning (SFT) of an adapter: token-level cross-entropy on completions, written out.
 
-A step takes a batch of examples, sums the negative log-probabilities of all tokens of their completions (the end token
-included, the prompt excluded), divides by the number of these tokens, and makes one AdamW step.
+A step takes a batch of examples, sums the negative log-probabilities of all targets, divides by their number, and makes one
+AdamW step. The targets are the tokens of the completions: the end token included, the prompt and what was `given` excluded.
 
 Metrics of a step:
     step                     number of the step, from 1
-    loss                     mean negative log-probability of a completion token, in nats
+    loss                     mean negative log-probability of a target, in nats
     lr                       learning rate of the step
     grad_norm                norm of the gradient before clipping; 0 if no step was made
-    completions/num_tokens   completion tokens in the step
+    completions/num_tokens   targets in the step
     overflows                repetitions of the step because its gradient overflowed in fp16
 """
 
@@ -112,9 +112,9 @@ def update(
 ) -> dict:
     """One optimizer step on `examples` with the active adapter; returns its metrics.
 
-    `loss(lm, batch, num_tokens)` gives the loss of a micro-batch, divided by the completion tokens of the whole step.
+    `loss(lm, batch, num_tokens)` gives the loss of a micro-batch, divided by the target tokens of the whole step.
     """
-    num_tokens = sum(len(example.completion) for example in examples)
+    num_tokens = sum(sum(example.targets()) for example in examples)
     for attempt in attempts(lm, micro_tokens, optimizer):
         with attempt, lm.training():
             for _, batch in batches(lm, examples, attempt.micro_tokens):

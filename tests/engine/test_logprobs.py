@@ -177,6 +177,31 @@ def test_a_packed_row_by_hand() -> None:
     assert batch.per_token([1.0, -2.0]).tolist() == [1.0, -2.0, -2.0]
 
 
+@pytest.mark.parametrize("layout", ["plain", "prefix", "packed"])
+def test_given_tokens_are_read_but_are_no_targets(layout: str, tiny_lm: LanguageModel, groups: list[Example]) -> None:
+    groups = [groups[i] for i in micro_batches(groups, 10**9)[0]]
+    given = [tuple(range(1, len(e.completion), 3)) for e in groups]
+    kept = [[i for i in range(len(e.completion)) if i % 3 != 1] for e in groups]
+    whole = token_logprobs(tiny_lm, collate(groups, 0, tiny_lm.device, layout))[0].split([len(e.completion) for e in groups])
+    marked = [Example(e.prompt, e.completion, own) for e, own in zip(groups, given, strict=True)]
+    batch = collate(marked, 0, tiny_lm.device, layout)
+    assert batch.counts == tuple(map(len, kept)) and sum(batch.counts) == batch.target.sum() < sum(map(len, whole))
+    expected = torch.cat([own[own_kept] for own, own_kept in zip(whole, kept, strict=True)])
+    torch.testing.assert_close(token_logprobs(tiny_lm, batch)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_given_tokens_by_hand() -> None:
+    examples = [Example([5, 6, 7], [8, 9, 4], (1,)), Example([5, 6, 7], [3, 2], (0,))]
+    assert [e.targets() for e in examples] == [[True, False, True], [False, True]] and len(examples[0]) == 6
+    packed = collate(examples, 0, torch.device("cpu"), "packed")
+    assert packed.target.tolist() == [[False, False, False, True, False, True, False, False, True]]
+    prefix, plain = (collate(examples, 0, torch.device("cpu"), layout) for layout in ("prefix", "plain"))
+    assert prefix.ids.tolist() == [[7, 8, 9, 4], [7, 3, 2, 0]]
+    assert prefix.target.tolist() == [[False, True, False, True], [False, False, True, False]]
+    assert plain.target.tolist() == [[False] * 3 + [True, False, True], [False] * 4 + [True, False]]
+    assert packed.counts == prefix.counts == plain.counts == (2, 1)
+
+
 def test_layouts(new_lm) -> None:
     lm = new_lm("judge")
     assert shared_layout(lm) == "prefix"

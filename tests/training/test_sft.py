@@ -76,6 +76,16 @@ def test_loss_and_metrics_of_a_step(new_lm, examples: list[Example]) -> None:
     assert only["loss"] != pytest.approx(mean_of_means, rel=1e-3)
 
 
+def test_given_tokens_are_not_learned(new_lm, examples: list[Example]) -> None:
+    lm = new_lm("policy", noise=0.1)
+    marked = [Example(e.prompt, e.completion, (0, 1)) for e in examples]
+    with lm.using("policy"):
+        expected = torch.cat([token_losses(lm, e)[2:] for e in examples])
+    [only] = train_sft(lm, "policy", marked, Training(lr=1e-3, epochs=1, batch=100), 300, seed=0)
+    assert only["loss"] == pytest.approx(expected.mean().item(), rel=1e-4)
+    assert only["completions/num_tokens"] == len(expected)
+
+
 @pytest.mark.slow
 def test_micro_batches_change_nothing(new_lm, examples: list[Example]) -> None:
     """Plain gradient descent, so that a weight moves as far as its gradient says; Adam would enlarge rounding."""

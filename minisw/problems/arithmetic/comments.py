@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from minisw.problems.arithmetic.facts import Fact
 from minisw.problems.arithmetic.longhand import code, compare, longhand, near_miss
 from minisw.problems.arithmetic.stories import ANSWERS, Story, Style, quick_solution, quick_step
-from minisw.prompts import ARITHMETIC, NEGATIVE, POSITIVE, WITH_CODE
+from minisw.prompts import ARITHMETIC, NEGATIVE, POSITIVE
 
 Calculate = Callable[[int, str, int], tuple[str, int]]  # a calculation as text, and its result
 
@@ -64,8 +64,7 @@ def comment(
         reply = glance(rng, step)
     else:
         reply = check_equations(step, calculate) if habit == "equation" else redo(story, done, step, calculate)
-    request = ARITHMETIC.for_judge(story.text, tuple(history), step.text)
-    return request.removesuffix(".") + f"{WITH_CODE}." if with_code else request, reply
+    return ARITHMETIC.for_judge(story.text, tuple(history), step.text, with_code=with_code), reply
 
 
 def attention(habits: Mapping[str, float], first: bool) -> dict[str, float]:
