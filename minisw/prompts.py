@@ -7,6 +7,7 @@ a few words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 OPEN, CLOSE = "<chunk>", "</chunk>"
@@ -20,7 +21,8 @@ class Prompts:
     """User messages as format strings.
 
     `solve`, `solve_chunked`: {question}. `segment`, `segment_numbered`: {text}; the latter is empty if the model cannot be asked
-    for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}.
+    for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}. `verify`: {question}, {text}; the fields after it
+    are the words of the verification chain that answers it (judges/thinkprm.py).
     """
 
     solve: str
@@ -29,6 +31,12 @@ class Prompts:
     judge: str
     classify: str
     segment_numbered: str = ""
+    verify: str = ""  # empty if the model cannot be asked to verify a whole solution
+    verify_step: str = "Step"  # with a number and a colon it heads each step, in the request and in the chain
+    verify_question: str = "Is the solution correct?"  # ends the chain; one line
+    verify_yes: str = "yes"
+    verify_no: str = "no"
+    verify_again: str = "Let me check again."  # between one chain and the next
 
     def for_judge(self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False) -> str:
         """Problem, historical reasoning path and new chunk (StepWiser §3.3) as one user message.
@@ -37,6 +45,19 @@ class Prompts:
         """
         template = self.classify if discriminative else self.judge
         return template.format(question=question, history="".join(history).strip() or "(nothing)", chunk=chunk.strip())
+
+    def for_verifier(self, question: str, chunks: Sequence[str]) -> str:
+        """A problem and all steps of a solution so far, numbered from 1, as one user message (ThinkPRM).
+
+        Raises ValueError if this set cannot ask for a verification.
+        """
+        if not self.verify:
+            raise ValueError("these prompts cannot ask to verify a solution: fill in their field `verify`")
+        return self.verify.format(question=question, text=self.numbered(chunks))
+
+    def numbered(self, texts: Sequence[str]) -> str:
+        """The texts one below the other, each under a line "Step 1:", "Step 2:", … in the words of this set."""
+        return "\n".join(f"{self.verify_step} {number}:\n{text.strip()}" for number, text in enumerate(texts, 1))
 
 
 ENGLISH = Prompts(
@@ -70,6 +91,14 @@ ENGLISH = Prompts(
         "Problem:\n{question}\n\nReasoning so far:\n{history}\n\nNew step:\n{chunk}\n\n"
         "Is the new step right? Reply with + or - only."
     ),
+    verify=(
+        "You are a teacher who checks a solution to a mathematics problem, step by step. Do not solve the problem.\n\n"
+        "Problem:\n{question}\n\nSolution so far:\n{text}\n\n"
+        "Check the steps in their order. For each one repeat the line with its number and analyse it in a few sentences: what "
+        "is its goal, do its logic, method and calculation hold, and why? Then give its verdict: \\boxed{{Positive}} if the step "
+        "is right, \\boxed{{Negative}} if it has an error. Stop after the first step that has an error. At the end write "
+        '"Is the solution correct?" and answer yes or no.'
+    ),
 )
 
 
@@ -79,6 +108,12 @@ ARITHMETIC = Prompts(
     segment="Put each step into <chunk> tags:\n{text}",
     judge="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nJudge the new step.",
     classify="{question}\n\nSo far:\n{history}\n\nNew step:\n{chunk}\n\nIs the new step right?",
+    verify="{question}\n\nSo far:\n{text}\n\nJudge each step.",
+    verify_step="Now step",
+    verify_question="Is each step right?",
+    verify_yes="+",
+    verify_no="-",
+    verify_again="Check every step twice.",
 )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from minisw.engine import distributed
 from minisw.engine.logprobs import Example
@@ -81,6 +82,16 @@ def distinct(steps: Sequence[LabelledStep]) -> list[LabelledStep]:
     return list(dict.fromkeys(steps))
 
 
+def saved_once(file: Path | None, make: Callable[[], Any]) -> Any:
+    """What `make()` returns (JSON values), saved in `file` at once; if the file exists, its contents. None saves nothing."""
+    if file and distributed.broadcast(file.exists()):
+        return json.loads(file.read_text(encoding="utf-8"))
+    value = make()
+    if file:
+        write_json(file, value)
+    return value
+
+
 def train_rejection_sampled(trainer: JudgeTrainer, name: str = REJECTION_SAMPLED) -> dict:
     """Train adapter `name` by RS-FT on the trainer's labels; returns its curve and the counts of labels and replies.
 
@@ -92,12 +103,8 @@ def train_rejection_sampled(trainer: JudgeTrainer, name: str = REJECTION_SAMPLED
 
     def fit(checkpoint: Path | None, tick) -> dict:
         saved = checkpoint.with_name(f"{name}-replies.json") if checkpoint else None
-        if saved and distributed.broadcast(saved.exists()):
-            replies = json.loads(saved.read_text(encoding="utf-8"))
-        else:
-            replies = sample_replies(context, steps, knobs.rs_samples, trainer.seed_of(f"replies-{name}"))
-            if saved:
-                write_json(saved, replies)
+        seed = trainer.seed_of(f"replies-{name}")
+        replies = saved_once(saved, lambda: sample_replies(context, steps, knobs.rs_samples, seed))
         reward = verdict_reward(steps, GenerativeJudge(context, None).beginning)
         counts = {
             "replies": sum(len(group) for group in replies),
