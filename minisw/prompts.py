@@ -21,8 +21,8 @@ class Prompts:
     """User messages as format strings.
 
     `solve`, `solve_chunked`: {question}. `segment`, `segment_numbered`: {text}; the latter is empty if the model cannot be asked
-    for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}. `verify`: {question}, {text}; the fields after it
-    are the words of the verification chain that answers it (judges/thinkprm.py).
+    for paragraph numbers. `judge`, `classify`: {question}, {history}, {chunk}. `verify`: {question}, {text}; the fields
+    after it are the words of the chain that answers it (judges/chains.py).
     """
 
     solve: str
@@ -94,9 +94,9 @@ ENGLISH = Prompts(
     verify=(
         "You are a teacher who checks a solution to a mathematics problem, step by step. Do not solve the problem.\n\n"
         "Problem:\n{question}\n\nSolution so far:\n{text}\n\n"
-        "Check the steps in their order. For each one repeat the line with its number and analyse it in a few sentences: what "
-        "is its goal, do its logic, method and calculation hold, and why? Then give its verdict: \\boxed{{Positive}} if the step "
-        "is right, \\boxed{{Negative}} if it has an error. Stop after the first step that has an error. At the end write "
+        "Check the steps in their order. For each one repeat the line with its number and analyse it in a few sentences: "
+        "what is its goal, do its logic, method and calculation hold, and why? Then give its verdict: \\boxed{{Positive}} "
+        "if the step is right, \\boxed{{Negative}} if it has an error. Stop after the first wrong step. At the end write "
         '"Is the solution correct?" and answer yes or no.'
     ),
 )

@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 from minisw.labels import balanced
 from minisw.prompts import Prompts
 from minisw.records import LabelledStep
-from minisw.verdicts import parse_verdict
+from minisw.verdicts import parse_verdict, verdict_reward
 
 Prefix = tuple[LabelledStep, ...]  # the steps of a prefix, in order
-Item = TypeVar("Item")
 
 # --- text ----------------------------------------------------------------------------------------------------------------
 
@@ -69,8 +67,8 @@ def is_correct(prefix: Prefix) -> bool:
 def choose_prefixes(steps: Sequence[LabelledStep], most: int, seed: int) -> list[Prefix]:
     """Whole prefixes that use at most `most` labels (distinct steps) in all.
 
-    Correct and incorrect prefixes are drawn in turn while their labels are within the limit. Every prefix of the drawn labels is
-    returned, because it costs no more labels. Empty if all prefixes are correct, or none is.
+    Correct and incorrect prefixes are drawn in turn while their labels are within the limit. Every prefix of the drawn labels
+    is returned, because it costs no more labels. Empty if all prefixes are correct, or none is.
     """
     prefixes = whole_prefixes(steps)
     chosen: set[LabelledStep] = set()
@@ -78,6 +76,20 @@ def choose_prefixes(steps: Sequence[LabelledStep], most: int, seed: int) -> list
         if len(chosen.union(prefixes[i])) <= most:
             chosen.update(prefixes[i])
     return [prefix for prefix in prefixes if chosen.issuperset(prefix)]
+
+
+def right_critiques(
+    steps: Sequence[LabelledStep], replies: Sequence[Sequence[str]], beginning: str = ""
+) -> dict[LabelledStep, list[str]]:
+    """The replies about each step whose analysis and verdict the judge's reward pays. `replies`: [steps][any number].
+
+    A `beginning` of all replies that was not sampled is put before them.
+    """
+    reward = verdict_reward(steps, beginning)
+    return {
+        step: [beginning + reply for reply in group if reward(i, reply)]
+        for i, (step, group) in enumerate(zip(steps, replies, strict=True))
+    }
 
 
 def compose(prefix: Prefix, critiques: Mapping[LabelledStep, Sequence[str]], keep: int, prompts: Prompts) -> list[str]:
@@ -94,10 +106,36 @@ def compose(prefix: Prefix, critiques: Mapping[LabelledStep, Sequence[str]], kee
     return [prompts.numbered([group[(first + k) % len(group)] for group in groups]) for k in range(count)]
 
 
-def balance(kept: Sequence[tuple[bool, Item]], seed: int) -> list[Item]:
-    """From pairs (is its prefix correct, item): as many items of one kind as of the other, taken in turn; the rarer ones are
-    repeated until each of the others is in. Empty if all are of one kind."""
-    labels = [correct for correct, _ in kept]
+def kept_chains(
+    prefixes: Sequence[Prefix],
+    critiques: Mapping[LabelledStep, Sequence[str]],
+    keep: int,
+    prompts: Prompts,
+    length: Callable[[str], int],
+    limit: int,
+) -> tuple[list[tuple[Prefix, str]], int]:
+    """(prefix, chain with its answer) of every chain that passes the filter, and how many chains were tried.
+
+    Chains are composed from the `critiques`, at most `keep` over a prefix. `length` counts tokens; a chain with its answer may
+    have `limit` for each step.
+    """
+    kept, tried = [], 0
+    for prefix in prefixes:
+        for chain in compose(prefix, critiques, keep, prompts):
+            tried += 1
+            reply = answered(chain, is_correct(prefix), prompts)
+            labels = [step.label for step in prefix]
+            if keep_chain(step_verdicts(chain, prompts), labels, length(reply), limit * len(prefix)):
+                kept.append((prefix, reply))
+    return kept, tried
+
+
+def balance(kept: Sequence[tuple[Prefix, str]], seed: int) -> list[tuple[Prefix, str]]:
+    """As many chains over correct as over incorrect prefixes, taken in turn; `kept` as returned by `kept_chains`.
+
+    Chains of the rarer kind are repeated until all of the other kind are in. Empty if all are of one kind.
+    """
+    labels = [is_correct(prefix) for prefix, _ in kept]
     counts = Counter(labels).values()
     passes = -(-max(counts) // min(counts)) if counts else 0
-    return [kept[i][1] for i in balanced(labels, len(labels), seed, passes)]
+    return [kept[i] for i in balanced(labels, len(labels), seed, passes)]

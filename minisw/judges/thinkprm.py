@@ -1,8 +1,7 @@
 """ThinkPRM (arXiv 2504.16828): a judge that verifies a solution so far step by step, and gives it one score.
 
-The reply is a chain of critiques with their verdicts, then "Is the solution correct?" and yes or no (see judges/chains.py):
-
-    score = P(yes) / (P(yes) + P(no)), measured behind the question
+The reply is a chain of critiques with their verdicts, then "Is the solution correct?" and yes or no (judges/chains.py). The
+score is P(yes) / (P(yes) + P(no)), measured behind the question.
 
 Training:
     1. sample comments on the single steps of whole solutions, and compose chains from those whose verdict is right
@@ -15,20 +14,19 @@ comments answer the request of the generative judge, and are the base's own unle
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from minisw.engine.logprobs import Example
 from minisw.engine.requests import Request, Sampling
 from minisw.evaluate.stats import mean
 from minisw.judges.base import JudgeContext, JudgeTrainer, Progress, p_first, seeds_from
-from minisw.judges.chains import Prefix, answered, balance, choose_prefixes, compose, is_correct, keep_chain, step_verdicts
+from minisw.judges.chains import answered, balance, choose_prefixes, kept_chains, right_critiques
 from minisw.judges.generative import GenerativeJudge
 from minisw.judges.rejection_sampled import distinct, sample_replies, saved_once
 from minisw.records import Judgment, LabelledStep, flat
 from minisw.training.monitor import Monitor
 from minisw.training.sft import train_sft
-from minisw.verdicts import verdict_reward
 
 THINKPRM = "thinkprm"
 
@@ -62,7 +60,6 @@ class ThinkPRMJudge:
 
     def judge(self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None) -> list[Judgment]:
         """One judgment for each step; `p_positive` is its score, and `analysis` the chain that is surest of the verdict."""
-        encode, words = self.context.lm.encode, self.context.prompts
         by_length: dict[int, list[int]] = {}  # prefixes of equally many steps have the same limit: they are sampled together
         for i, step in enumerate(steps):
             by_length.setdefault(len(step.history) + 1, []).append(i)
@@ -71,7 +68,8 @@ class ThinkPRMJudge:
             prompts = [self.prompt(steps[i]) for i in indices for _ in range(self.votes)]  # [steps × votes]
             limit = length * self.context.max_new_tokens
             chains, tokens = self._sample(prompts, limit, seeds_from(seed)(f"steps-{length}"), progress)
-            pairs = [(encode(answered(chain, True, words)), encode(answered(chain, False, words))) for chain in chains]
+            replies = [[answered(chain, correct, self.context.prompts) for correct in (True, False)] for chain in chains]
+            pairs = [(self.context.lm.encode(yes), self.context.lm.encode(no)) for yes, no in replies]
             scores = p_first(self.context, self.adapter, prompts, pairs)
             for n, i in enumerate(indices):
                 own = slice(n * self.votes, (n + 1) * self.votes)
@@ -106,22 +104,6 @@ class ThinkPRMJudge:
 # --- training ------------------------------------------------------------------------------------------------------------
 
 
-def chain_examples(
-    context: JudgeContext, prefixes: Sequence[Prefix], critiques: Mapping[LabelledStep, Sequence[str]], keep: int
-) -> tuple[list[tuple[bool, Example]], int]:
-    """The chains over each prefix that pass the filter, as (is the prefix correct, SFT example); and how many were tried."""
-    lm, judge, tried, kept = context.lm, ThinkPRMJudge(context, None), 0, []
-    for prefix in prefixes:
-        labels, limit = [step.label for step in prefix], len(prefix) * context.max_new_tokens
-        for chain in compose(prefix, critiques, keep, context.prompts):
-            tried += 1
-            reply = lm.encode(answered(chain, is_correct(prefix), context.prompts))
-            if keep_chain(step_verdicts(chain, context.prompts), labels, len(reply), limit):
-                example = Example(judge.prompt(prefix[-1]), reply + [lm.tokenizer.eos_token_id])
-                kept.append((is_correct(prefix), example))
-    return kept, tried
-
-
 def train_thinkprm(trainer: JudgeTrainer, name: str = THINKPRM) -> dict:
     """Train adapter `name` on chains over prefixes of labelled solutions; returns its curve and what was counted.
 
@@ -129,27 +111,36 @@ def train_thinkprm(trainer: JudgeTrainer, name: str = THINKPRM) -> dict:
     `trainer.steps` has. Without chains of both kinds the adapter stays untrained, with a warning. Replies are saved as soon as
     they are sampled, so that a training that was killed does not sample them again.
     """
-    context, writer, knobs, seed_of = trainer.context, trainer.writer, trainer.knobs, trainer.seed_of
-    most = len(distinct(trainer.steps))
-    prefixes = choose_prefixes(trainer.solutions or trainer.steps, most, seed_of(f"prefixes-{name}"))
+    context, knobs, training = trainer.context, trainer.knobs, trainer.knobs.rs_training
+    lm, judge = context.lm, ThinkPRMJudge(context, None)
+    labelled, most = trainer.solutions or trainer.steps, len(distinct(trainer.steps))
+    prefixes = choose_prefixes(labelled, most, trainer.seed_of(f"prefixes-{name}"))
     steps = distinct(flat(prefixes))
 
     def fit(checkpoint: Path | None, tick) -> dict:
-        saved, seed = checkpoint and checkpoint.with_name(f"{name}-replies.json"), seed_of(f"replies-{name}")
-        replies = saved_once(saved, lambda: sample_replies(writer, steps, knobs.rs_samples, seed))
-        beginning = GenerativeJudge(writer, None).beginning
-        reward = verdict_reward(steps, beginning)
-        right = [[beginning + reply for reply in group if reward(i, reply)] for i, group in enumerate(replies)]
-        kept, tried = chain_examples(context, prefixes, dict(zip(steps, right, strict=True)), knobs.rs_keep)
-        counts = {"replies": len(flat(replies)), "right": len(flat(right)), "chains_tried": tried, "chains_kept": len(kept)}
-        examples = balance(kept, seed_of(f"balance-{name}"))
+        file, seed = checkpoint and checkpoint.with_name(f"{name}-replies.json"), trainer.seed_of(f"replies-{name}")
+        replies = saved_once(file, lambda: sample_replies(trainer.writer, steps, knobs.rs_samples, seed))
+        right = right_critiques(steps, replies, GenerativeJudge(trainer.writer, None).beginning)
+        limit, length = context.max_new_tokens, lambda text: len(lm.encode(text))
+        kept, tried = kept_chains(prefixes, right, knobs.rs_keep, context.prompts, length, limit)
+        counts = {
+            "replies": len(flat(replies)),
+            "right": len(flat(list(right.values()))),
+            "chains_tried": tried,
+            "chains_kept": len(kept),
+        }
+        examples = [
+            Example(judge.prompt(prefix[-1]), lm.encode(reply) + [lm.tokenizer.eos_token_id])
+            for prefix, reply in balance(kept, trainer.seed_of(f"balance-{name}"))
+        ]
         if not examples:
             trainer.warn("no chains over both correct and incorrect solutions were kept: ThinkPRM's judge stays untrained")
             return {**counts, "curve": []}
-        seed, monitor = seed_of(f"sft-{name}"), Monitor(checkpoint, progress=tick)
-        return {**counts, "curve": train_sft(context.lm, name, examples, knobs.rs_training, context.micro_tokens, seed, monitor)}
+        seed = trainer.seed_of(f"sft-{name}")
+        curve = train_sft(lm, name, examples, training, context.micro_tokens, seed, Monitor(checkpoint, progress=tick))
+        return {**counts, "curve": curve}
 
-    expected = knobs.rs_training.epochs * max(1, len(prefixes) * knobs.rs_keep // knobs.rs_training.batch)
+    expected = training.epochs * max(1, len(prefixes) * knobs.rs_keep // training.batch)
     metrics = trainer.train(name, fit, expected, "ThinkPRM")
-    described = f"SFT, {knobs.rs_training.epochs} epochs, on {metrics['chains_kept']} of {metrics['chains_tried']} chains"
+    described = f"SFT, {training.epochs} epochs, on {metrics['chains_kept']} of {metrics['chains_tried']} chains"
     return {"training": described, "labels": len(steps), "prefixes": len(prefixes), **metrics}
