@@ -301,8 +301,9 @@ def test_solutions_are_used_within_the_number_of_the_other_judges_labels(monkeyp
     lm = new_lm()
     taught(monkeypatch)
     sampler = fake_sampler(lm, lambda text, k: [P, N][k])
-    # two labels, one of them twice: ben's solution has two steps, tom's three
-    trainer = JudgeTrainer(context_of(lm, sampler), [steps[0], steps[2], steps[0]], solutions=steps, knobs=KNOBS, lora=Lora(4, 8))
+    # two labels, one of them twice; tom's solution has three steps, ben's two
+    two = [steps[0], steps[2], steps[0]]
+    trainer = JudgeTrainer(context_of(lm, sampler), two, solutions=steps, knobs=KNOBS, lora=Lora(4, 8))
     metrics = train_thinkprm(trainer)
     assert metrics["labels"] == len(sampler.calls[0]["prompts"]) <= 2
     assert train_thinkprm(dataclasses.replace(trainer, steps=steps))["labels"] == 5
@@ -314,7 +315,7 @@ def test_solutions_are_used_within_the_number_of_the_other_judges_labels(monkeyp
 
 @pytest.mark.parametrize(("limit", "kept"), [(24, 5), (23, 3), (21, 3), (20, 1), (19, 0)])
 def test_a_chain_has_room_for_one_reply_a_step(limit, kept, monkeypatch, new_lm, context_of, fake_sampler, steps):
-    """A chain over one step, of which there are two, has 24 tokens with its answer; over two steps, also twice, 41; over three 58."""
+    """With their answers, the two chains over one step have 24 tokens, the two over two steps 41, the one over three 58."""
     lm = new_lm()
     taught(monkeypatch)
     assert [len(lm.encode(chain_over([P] * n, "+"))) for n in (1, 2, 3)] == [24, 41, 58]
@@ -333,7 +334,7 @@ def test_without_chains_of_both_kinds_it_warns_and_stays_untrained(reply, new_lm
     assert THINKPRM in lm.adapters
 
 
-def test_comments_are_saved_before_training_and_read_after_a_kill(monkeypatch, new_lm, context_of, fake_sampler, steps, tmp_path):
+def test_comments_are_saved_and_read_after_a_kill(monkeypatch, new_lm, context_of, fake_sampler, steps, tmp_path):
     lm = new_lm()
     sampler = fake_sampler(lm, lambda text, k: [P, N][k])
 
