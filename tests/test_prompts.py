@@ -63,3 +63,11 @@ def test_the_embedded_vocabulary_has_every_word_of_the_arithmetic_set():
             assert unknown not in ids and tokenizer.decode(ids) == written, name
     yes, no = (tokenizer.encode(f"{ARITHMETIC.verify_question} {word}") for word in (ARITHMETIC.verify_yes, ARITHMETIC.verify_no))
     assert yes[:-1] == no[:-1] and yes[-1] != no[-1]  # the last token decides
+
+
+@pytest.mark.parametrize("prompts", [ENGLISH, ARITHMETIC])
+def test_the_words_of_a_chain_are_lines_that_cannot_be_taken_for_each_other(prompts):
+    words = [prompts.verify_step, prompts.verify_question, prompts.verify_again]
+    assert all(word.strip() == word != "" and "\n" not in word for word in words)
+    assert not any(a in b for a in words for b in words if a is not b)
+    assert prompts.verify_yes != prompts.verify_no and prompts.verify_question.endswith("?")

@@ -68,7 +68,8 @@ def choose_prefixes(steps: Sequence[LabelledStep], most: int, seed: int) -> list
     """Whole prefixes that use at most `most` labels (distinct steps) in all.
 
     Correct and incorrect prefixes are drawn in turn while their labels are within the limit. Every prefix of the drawn labels
-    is returned, because it costs no more labels. Empty if all prefixes are correct, or none is.
+    is returned, because it costs no more labels: so each of these labels belongs to the last step of exactly one prefix. Empty
+    if all prefixes are correct, or none is.
     """
     prefixes = whole_prefixes(steps)
     chosen: set[LabelledStep] = set()

@@ -115,7 +115,7 @@ def train_thinkprm(trainer: JudgeTrainer, name: str = THINKPRM) -> dict:
     lm, judge = context.lm, ThinkPRMJudge(context, None)
     labelled, most = trainer.solutions or trainer.steps, len(distinct(trainer.steps))
     prefixes = choose_prefixes(labelled, most, trainer.seed_of(f"prefixes-{name}"))
-    steps = distinct(flat(prefixes))
+    steps = [prefix[-1] for prefix in prefixes]  # all steps of all prefixes: each ends one of them
 
     def fit(checkpoint: Path | None, tick) -> dict:
         file, seed = checkpoint and checkpoint.with_name(f"{name}-replies.json"), trainer.seed_of(f"replies-{name}")
@@ -143,4 +143,4 @@ def train_thinkprm(trainer: JudgeTrainer, name: str = THINKPRM) -> dict:
     expected = training.epochs * max(1, len(prefixes) * knobs.rs_keep // training.batch)
     metrics = trainer.train(name, fit, expected, "ThinkPRM")
     described = f"SFT, {training.epochs} epochs, on {metrics['chains_kept']} of {metrics['chains_tried']} chains"
-    return {"training": described, "labels": len(steps), "prefixes": len(prefixes), **metrics}
+    return {"training": described, "labels": len(steps), **metrics}

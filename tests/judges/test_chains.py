@@ -120,7 +120,7 @@ def test_prefixes_are_chosen_within_the_limit_of_labels():
     for most, least in ((2, 1), (5, 3), (9, 7), (17, 15), (36, 34), (99, 36)):
         chosen = choose_prefixes(steps, most, seed=1)
         labels = {step for prefix in chosen for step in prefix}
-        assert least <= len(labels) <= most
+        assert least <= len(labels) <= most and len(labels) == len(chosen) == len({prefix[-1] for prefix in chosen})
         assert set(chosen) == {prefix for prefix in whole_prefixes(steps) if labels.issuperset(prefix)}
     assert any(not is_correct(prefix) for prefix in choose_prefixes(steps, 9, seed=1))
     assert choose_prefixes(steps, 9, seed=1) == choose_prefixes(steps, 9, seed=1) != choose_prefixes(steps, 9, seed=2)
