@@ -7,6 +7,7 @@ a few words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 OPEN, CLOSE = "<chunk>", "</chunk>"
@@ -23,7 +24,8 @@ class Prompts:
     for paragraph numbers. `judge`, `classify`, `judge_with_code`: {question}, {history}, {chunk}; the last one asks for checks in
     Python (judges/code_checks.py), and is empty if the model cannot be asked for them.
     `refine`: {solve} (the request to solve the problem), {solution}, {chunk}, {analysis}; empty if the model cannot be asked for
-    a better solution.
+    a better solution. `verify`: {question}, {text}; the fields after it are the words of the chain that answers it
+    (judges/chains.py).
     """
 
     solve: str
@@ -34,6 +36,12 @@ class Prompts:
     segment_numbered: str = ""
     refine: str = ""
     judge_with_code: str = ""
+    verify: str = ""  # empty if the model cannot be asked to verify a whole solution
+    verify_step: str = "Step"  # with a number and a colon it heads each step, in the request and in the chain
+    verify_question: str = "Is the solution correct?"  # ends the chain; one line
+    verify_yes: str = "yes"
+    verify_no: str = "no"
+    verify_again: str = "Let me check again."  # between one chain and the next
 
     def for_judge(
         self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False, with_code: bool = False
@@ -47,6 +55,19 @@ class Prompts:
         if not template:
             raise ValueError("these prompts cannot ask for code: fill in their field `judge_with_code`")
         return template.format(question=question, history="".join(history).strip() or "(nothing)", chunk=chunk.strip())
+
+    def for_verifier(self, question: str, chunks: Sequence[str]) -> str:
+        """A problem and all steps of a solution so far, numbered from 1, as one user message (ThinkPRM).
+
+        Raises ValueError if this set cannot ask for a verification.
+        """
+        if not self.verify:
+            raise ValueError("these prompts cannot ask to verify a solution: fill in their field `verify`")
+        return self.verify.format(question=question, text=self.numbered(chunks))
+
+    def numbered(self, texts: Sequence[str]) -> str:
+        """The texts one below the other, each under a line "Step 1:", "Step 2:", … in the words of this set."""
+        return "\n".join(f"{self.verify_step} {number}:\n{text.strip()}" for number, text in enumerate(texts, 1))
 
 
 _TEACHER = (  # the beginning of both requests to judge a step in English
@@ -99,6 +120,14 @@ ENGLISH = Prompts(
         "Reply in this form:\nAnalysis: (your sentences)\nprint(...)\nOutput: (filled in for you)\n"
         "Verdict: \\boxed{{Positive}} or \\boxed{{Negative}}"
     ),
+    verify=(
+        "You are a teacher who checks a solution to a mathematics problem, step by step. Do not solve the problem.\n\n"
+        "Problem:\n{question}\n\nSolution so far:\n{text}\n\n"
+        "Check the steps in their order. For each one repeat the line with its number and analyse it in a few sentences: "
+        "what is its goal, do its logic, method and calculation hold, and why? Then give its verdict: \\boxed{{Positive}} "
+        "if the step is right, \\boxed{{Negative}} if it has an error. Stop after the first wrong step. At the end write "
+        '"Is the solution correct?" and answer yes or no.'
+    ),
 )
 
 
@@ -110,6 +139,12 @@ ARITHMETIC = Prompts(
     judge=f"{_STEP}Judge the new step.",
     classify=f"{_STEP}Is the new step right?",
     judge_with_code=f"{_STEP}Judge the new step with code.",
+    verify="{question}\n\nSo far:\n{text}\n\nJudge each step.",
+    verify_step="Now step",
+    verify_question="Is each step right?",
+    verify_yes="+",
+    verify_no="-",
+    verify_again="Check every step twice.",
 )
 
 

@@ -2,8 +2,10 @@
 
 import pytest
 from fakes import PROMPTS
+from transformers import PreTrainedTokenizerFast
 
 from minisw.prompts import ARITHMETIC, BY_NAME, ENGLISH, NEGATIVE, POSITIVE
+from minisw.recipe import embedded_folder
 
 
 def test_the_judge_sees_problem_history_and_new_chunk():
@@ -52,3 +54,37 @@ def test_only_the_english_set_asks_for_a_better_solution():
     parts = ("THE-REQUEST", "THE-SOLUTION", "THE-CHUNK", "THE-ANALYSIS")
     message = ENGLISH.refine.format(**dict(zip(("solve", "solution", "chunk", "analysis"), parts, strict=True)))
     assert sorted(map(message.index, parts)) == list(map(message.index, parts))
+def test_the_verifier_sees_the_problem_and_all_steps_with_their_numbers():
+    steps = ("First, 1+2=3.\n\n", "Then 3+4=7. ")
+    assert ARITHMETIC.for_verifier("Q?", steps) == (
+        "Q?\n\nSo far:\nNow step 1:\nFirst, 1+2=3.\nNow step 2:\nThen 3+4=7.\n\nJudge each step."
+    )
+    message = ENGLISH.for_verifier("Q?", steps)
+    assert "Problem:\nQ?\n\nSolution so far:\nStep 1:\nFirst, 1+2=3.\nStep 2:\nThen 3+4=7.\n\n" in message
+    assert message.index(POSITIVE) < message.index(NEGATIVE) < message.index(f'"{ENGLISH.verify_question}" and answer yes or no')
+    assert "Q {x}" in ENGLISH.for_verifier("Q {x}", ("{y}",)) and "{y}" in ENGLISH.for_verifier("Q {x}", ("{y}",))
+
+
+def test_prompts_without_a_request_to_verify_are_refused():
+    with pytest.raises(ValueError, match="cannot ask to verify a solution: fill in their field `verify`"):
+        PROMPTS.for_verifier("Q?", ("So 7.",))
+
+
+def test_the_embedded_vocabulary_has_every_word_of_the_arithmetic_set():
+    """Templates are encoded as they are, with the names of their fields: a vocabulary built anew gets no other words."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(embedded_folder() / "tokenizer.json"))
+    unknown = tokenizer.convert_tokens_to_ids("<unk>")
+    for name, text in vars(ARITHMETIC).items():
+        for written in (text, f"\n{text}", f" {text}"):
+            ids = tokenizer.encode(written, add_special_tokens=False)
+            assert unknown not in ids and tokenizer.decode(ids) == written, name
+    yes, no = (tokenizer.encode(f"{ARITHMETIC.verify_question} {word}") for word in (ARITHMETIC.verify_yes, ARITHMETIC.verify_no))
+    assert yes[:-1] == no[:-1] and yes[-1] != no[-1]  # the last token decides
+
+
+@pytest.mark.parametrize("prompts", [ENGLISH, ARITHMETIC])
+def test_the_words_of_a_chain_are_lines_that_cannot_be_taken_for_each_other(prompts):
+    words = [prompts.verify_step, prompts.verify_question, prompts.verify_again]
+    assert all(word.strip() == word != "" and "\n" not in word for word in words)
+    assert not any(a in b for a in words for b in words if a is not b)
+    assert prompts.verify_yes != prompts.verify_no and prompts.verify_question.endswith("?")
