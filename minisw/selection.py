@@ -81,7 +81,7 @@ def by_score(pools: Sequence[Pool], scores: Sequence[Sequence[Scores]], seed: in
     choices = []
     for pool, own in zip(pools, scores, strict=True):
         if len(own) != len(pool):
-            raise ValueError(f"{len(own)} solutions are scored and the pool has {len(pool)}: give each a list, even an empty one")
+            raise ValueError(f"a pool has {len(pool)} solutions and scores for {len(own)}: give each a list, even an empty one")
         choices.append(_best(pool, {n: mean_score(pool[n], own[n]) for n in right_indices(pool)}, seed))
     return choices
 
@@ -95,7 +95,9 @@ def mean_score(solution: Solution, scores: Scores) -> float:
         )
     values = [UNREADABLE if score is None else score for score in scores]
     if not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"a score of problem {solution.problem_id} is not in 0…1: give P(Positive), or None for an unreadable reply")
+        raise ValueError(
+            f"a score of problem {solution.problem_id} is not in 0…1: give P(Positive), or None for an unreadable reply"
+        )
     return round(sum(values) / len(values), DIGITS)
 
 
@@ -121,7 +123,7 @@ def common_problems(choices: Mapping[str, Sequence[Choice]]) -> list[int]:
 
 
 def chosen_sets(pools: Sequence[Pool], choices: Mapping[str, Sequence[Choice]]) -> dict[str, list[Solution]]:
-    """The solutions that each method chose, one for each of the common problems: all sets have the same problems in one order."""
+    """The solutions that each method chose for the common problems: all sets have the same problems in the same order."""
     problems = common_problems(choices)
     return {name: [pools[i][own[i]] for i in problems] for name, own in choices.items()}
 

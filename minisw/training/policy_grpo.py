@@ -7,9 +7,12 @@ The reward of a sampled solution of n chunks is
     process = (P_1 + … + P_n) / n, where P_i is the judge's P(Positive) of chunk i (0.5 for an unreadable reply);
               0 if it was cut off or breaks the chunk format: then it has no chunks to judge
 
-w = 0 rewards the outcome alone. Two trainings with the same `GRPOConfig` and seed sample the same number of solutions of the same
-problems, so they are compared at equal rollouts; what the judge samples comes on top. A judge that is given with w = 0 is asked
-and logged, but rewards nothing: the control.
+w = 0 rewards the outcome alone. Trainings with the same `GRPOConfig` and seed sample equally many solutions of the same problems,
+so they are compared at equal rollouts; what the judge samples comes on top. A judge that is given with w = 0 is asked and logged,
+but rewards nothing: the control.
+
+GRPO divides by the standard deviation within a group. So w weighs process against outcome only in groups with right and wrong
+solutions; where all outcomes are equal, any w > 0 makes the judge the only teacher. That is what makes the reward dense.
 
 The mean over chunks is what selection uses too (StepWiser §4.4). It can be gamed: by chunks that are always right because they
 say nothing, by repeating a right chunk, by whatever this judge wrongly passes. So each step logs, beside the metrics of
@@ -34,14 +37,16 @@ from minisw.engine.model import copy_adapter
 from minisw.evaluate.stats import mean
 from minisw.policy import Outcome, Policy
 from minisw.records import BenchItem, Judgment, LabelledStep, Problem, flat
-from minisw.training.grpo import Group, GRPOConfig, GroupReward, train_grpo
+from minisw.training.grpo import Group, GroupReward, GRPOConfig, train_grpo
 from minisw.training.monitor import DEFAULT_MONITOR, Monitor
 
 JudgeSteps = Callable[[Sequence[LabelledStep], int], list[Judgment]]  # (steps, seed), as in search/chunk_reset.py
 FEWEST_WORDS = 3  # a word is a run of letters or digits: "12+3=15" has three
 
 
-def policy_reward(policy: Policy, problems: Sequence[Problem], judge: JudgeSteps | None = None, weight: float = 0.0) -> GroupReward:
+def policy_reward(
+    policy: Policy, problems: Sequence[Problem], judge: JudgeSteps | None = None, weight: float = 0.0
+) -> GroupReward:
     """The reward of the module's docstring, with w = `weight`. `problems` are those that `train_policy_grpo` gets.
 
     Raises ValueError for a negative weight, and for a weight without a judge.
@@ -104,9 +109,9 @@ def train_policy_grpo(
 ) -> list[dict]:
     """Train the policy's adapter by GRPO on `problems` in place; returns the metrics of every step.
 
-    With `start`, it begins with the weights of that adapter, such as the one of stage 1. Temperature and length are the policy's
-    own, whatever `config` says: the budget of a solution is the same in every stage. A step has at most as many prompts as there
-    are problems. Raises ValueError without problems, and for the bare base, which has no adapter.
+    With `start`, it begins with the weights of that adapter, such as the one of stage 1. Temperature and longest completion are
+    the policy's own, whatever `config` says: a solution has the same budget in every stage. A step has at most as many prompts
+    as there are problems. Raises ValueError without problems, and for the bare base, which has no adapter.
     """
     if policy.adapter is None:
         raise ValueError("GRPO of the policy trains an adapter, and this policy is the bare base: give it an adapter's name")

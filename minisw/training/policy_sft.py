@@ -14,11 +14,17 @@ from minisw.training.sft import train_sft
 
 
 def policy_sft(
-    policy: Policy, questions: Mapping[str, str], solutions: Sequence[Solution], training: Training, micro_tokens: int, seed: int
+    policy: Policy,
+    questions: Mapping[str, str],
+    solutions: Sequence[Solution],
+    training: Training,
+    micro_tokens: int,
+    seed: int,
 ) -> tuple[Callable[[Path | None, Callable], list[dict]], int]:
     """The training of the policy's adapter as `Run.train` takes it: `fit(checkpoint, tick)`, and its number of steps.
 
-    Each solution is the reply to its problem's request: all chunks, then the end token. `questions` maps problem id to question.
+    Each solution is taught as the reply to its problem's request: all chunks, then the end token. `questions` maps problem id
+    to question.
     """
     examples = [Example(policy.prompt(questions[s.problem_id]), policy.sft_target(s.chunks)) for s in solutions]
 
