@@ -113,9 +113,7 @@ def test_a_solution_over_the_budget_of_the_policy_is_rewarded_nothing() -> None:
 
 @pytest.mark.parametrize(("judge", "weight"), [(None, 0.1), (Judge(), -0.1)])
 def test_a_weight_needs_a_judge_and_is_not_negative(judge, weight: float) -> None:
-    with pytest.raises(
-        ValueError, match=f"the weight of the process reward is {weight}: give a judge and a weight of at least 0"
-    ):
+    with pytest.raises(ValueError, match=f"process reward is {weight}: give a judge and a weight of at least 0"):
         policy_reward(policy_of(), PROBLEMS, judge, weight)
 
 
@@ -226,7 +224,8 @@ def test_asking_a_judge_changes_nothing_but_the_reward(new_lm) -> None:
     assert not torch.equal(weights(alone, "policy"), weights(start, "start"))
     for lm in (alone, asked, dense):
         assert all(torch.equal(weights(lm, name), weights(start, name)) for name in ("start", "judge"))
-        assert not any(p.requires_grad for p in lm.model.parameters())
+        names = ("policy", "judge")
+        assert not any(p.requires_grad for name in names for p in lm.adapter_parameters(name).values())
     for plain, control, both in zip(history, logged, paid, strict=True):
         assert plain["reward"] == control["reward"] == plain["policy/outcome"] == pytest.approx(1 / 3)
         assert 0 < control["policy/process"] < 1 and "policy/process" not in plain
