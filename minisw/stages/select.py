@@ -272,7 +272,7 @@ def accuracies(run: Run, solved: dict[str, dict[str, list[float]]], method: str)
     return row
 
 
-def describe(solutions: Sequence[Solution], method: str, choices: dict[str, list[selection.Choice]], labels: list | None) -> dict:
+def describe(solutions: Sequence[Solution], method: str, choices: dict[str, list], labels: list | None) -> dict:
     """One set: shares of right and lucky solutions, and of those that outcome-only selection chose too; mean lengths."""
     chosen = [(i, choices[method][i]) for i in selection.common_problems(choices)]
     return {

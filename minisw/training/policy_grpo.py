@@ -7,9 +7,9 @@ The reward of a sampled solution of n chunks is
     process = (P_1 + … + P_n) / n, where P_i is the judge's P(Positive) of chunk i (0.5 for an unreadable reply);
               0 if it was cut off or breaks the chunk format: then it has no chunks to judge
 
-w = 0 rewards the outcome alone. Trainings with the same `GRPOConfig` and seed sample equally many solutions of the same problems,
-so they are compared at equal rollouts; what the judge samples comes on top. A judge that is given with w = 0 is asked and logged,
-but rewards nothing: the control.
+w = 0 rewards the outcome alone. Trainings with the same `GRPOConfig` and seed sample equally many solutions of the same
+problems, so they are compared at equal rollouts; what the judge samples comes on top. A judge that is given with w = 0 is asked
+and logged, but rewards nothing: the control.
 
 GRPO divides by the standard deviation within a group. So w weighs process against outcome only in groups with right and wrong
 solutions; where all outcomes are equal, any w > 0 makes the judge the only teacher. That is what makes the reward dense.

@@ -9,13 +9,15 @@ import shutil
 import pytest
 from fakes import CUT, FakeLM, FakeSampler, fake_run, fake_task
 
+from minisw import open_run, selection
 from minisw.chunks import tag
 from minisw.evaluate.stats import paired_bootstrap
 from minisw.judges.base import AlwaysPositive
 from minisw.judges.generative import GenerativeJudge
 from minisw.judges.registry import Entry
+from minisw.judges.stepwiser import STEPWISER
 from minisw.problems.files import TooFewProblems
-from minisw.recipe import AnnotateKnobs, EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, Training
+from minisw.recipe import AnnotateKnobs, EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, Training
 from minisw.records import Judgment, Problem, Solution, read_jsonl
 from minisw.stages import select
 from minisw.stages.select import SelectKnobs
@@ -87,8 +89,8 @@ def trained(monkeypatch) -> list[dict]:
 
 
 def make_run(folder, recipe=RECIPE, task=TASK):
-    """On test problem 0 every policy is right. On problem 1 the policy of the careful judge is right in its first sample, that of
-    the outcome in its second, and the one before in none."""
+    """On test problem 0 every policy is right. On problem 1 the careful judge's policy is right in its first sample, that of the
+    outcome in its second, and all others in none."""
     lm = FakeLM("policy")
 
     def script(text: str, sample: int) -> str:
@@ -96,12 +98,8 @@ def make_run(folder, recipe=RECIPE, task=TASK):
         if problem.startswith("TRAIN"):
             number = int(problem[5:])
             return REPLIES[number if number < 6 else number - 4][sample]
-        right = (
-            problem == "TEST0"
-            or (lm.active.endswith("careful") and sample == 0)
-            or (lm.active.endswith("outcome") and sample == 1)
-        )
-        return HONEST if right else WRONG
+        right_sample = {"careful": 0, "outcome": 1}.get(lm.active.split("_")[-1])
+        return HONEST if problem == "TEST0" or sample == right_sample else WRONG
 
     return fake_run(folder, recipe, task, FakeSampler(lm, script))
 
@@ -151,9 +149,7 @@ def test_too_few_problems_is_an_error_that_names_the_knobs(tmp_path, judges, tra
         return TRAIN[:count]
 
     run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, load=load))
-    with pytest.raises(
-        TooFewProblems, match="6 problems wanted: 2 for stages 1 and 2, 4 others for --select.problems and rounds"
-    ):
+    with pytest.raises(TooFewProblems, match="6 problems wanted: 2 for stages 1 and 2, 4 others for --select.problems"):
         select.run_stage(run, KNOBS)
 
 
@@ -170,21 +166,15 @@ def test_the_policy_of_stage_one_is_loaded_from_its_folder(tmp_path, judges, tra
 def test_judges_are_asked_about_every_chunk_of_the_usable_right_solutions(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
     select.run_stage(run, KNOBS)
-    expected = [
-        *(
-            ("train-2", (), "bad"),
-            ("train-2", ("bad",), "\\boxed{7}"),
-            ("train-2", (), "good"),
-            ("train-2", ("good",), "\\boxed{7}"),
-        ),
-        *(("train-3", (), "good"), ("train-3", ("good",), "fair"), ("train-3", ("good", "fair"), "\\boxed{7}")),
-        *(
-            ("train-5", (), "good"),
-            ("train-5", ("good",), "\\boxed{7}"),
-            ("train-5", (), "bad"),
-            ("train-5", ("bad",), "\\boxed{7}"),
-        ),
-    ]
+    answer, expected = "\\boxed{7}", []
+    for problem, chunks in (
+        ("train-2", ["bad", answer]),
+        ("train-2", ["good", answer]),
+        ("train-3", ["good", "fair", answer]),
+        ("train-5", ["good", answer]),
+        ("train-5", ["bad", answer]),
+    ):
+        expected += [(problem, tuple(chunks[:i]), chunk) for i, chunk in enumerate(chunks)]
     seeds = set()
     for judge in judges.values():
         ((steps, seed),) = judge.asked
@@ -198,10 +188,12 @@ def test_each_method_chooses_by_its_own_rule_on_the_same_problems(tmp_path, judg
     run = make_run(tmp_path / "run")
     select.run_stage(run, KNOBS)
     longer = REPLIES[3][2]
+    pools = read_jsonl(run.folder / "select" / "pools-1.jsonl", Solution)
+    picked = selection.at_random([pools[i : i + 3] for i in range(0, 12, 3)], run.seed_of("select-1"))
+    assert chosen(run, "outcome") == [tag(pools[3 * i + picked[i]].chunks) for i in (0, 1, 3)]
     assert chosen(run, "careful") == chosen(run, "exact") == [HONEST, longer, HONEST]  # none of problem 4 is right and usable
     assert chosen(run, "fooled") == [LUCKY, longer, LUCKY]  # a half for an unreadable reply is more than 0.3
-    assert chosen(run, "majority")[1] == WRONG
-    assert chosen(run, "outcome")[1] == longer and {chosen(run, "outcome")[i] for i in (0, 2)} <= {HONEST, LUCKY}
+    assert chosen(run, "majority")[1] == WRONG and chosen(run, "outcome")[1] == longer
     for method in METHODS:
         own = read_jsonl(run.folder / "select" / f"chosen-1-{method}.jsonl", Solution)
         assert [s.problem_id for s in own] == ["train-2", "train-3", "train-5"]
@@ -210,7 +202,7 @@ def test_each_method_chooses_by_its_own_rule_on_the_same_problems(tmp_path, judg
 def test_a_judge_that_scores_all_alike_chooses_as_the_outcome_does(tmp_path, judges, trained, monkeypatch):
     entry = Entry("always_positive", "always positive", "ours", lambda context, metrics: AlwaysPositive())
     monkeypatch.setattr(select.registry, "entries", lambda recipe: [entry])
-    for seed in range(4):
+    for seed in range(2):
         run = make_run(tmp_path / f"run-{seed}", dataclasses.replace(RECIPE, seed=seed))
         select.run_stage(run, dataclasses.replace(KNOBS, judges=("always_positive",)))
         assert chosen(run, "always_positive") == chosen(run, "outcome")
@@ -264,6 +256,25 @@ def test_the_base_is_trained_on_each_set_alike(tmp_path, judges, trained):
     assert run.lm.adapters == ["policy", "select_1_careful"]  # the others are dropped after they have been measured
 
 
+def test_a_set_is_trained_on_as_stage_one_trains_and_the_paper_has_one_round():
+    assert SelectKnobs().training == SegmentKnobs().training and SelectKnobs().rounds == 1
+    assert SelectKnobs().judges[0] == STEPWISER  # whose policy would sample a second round
+
+
+def test_the_default_knobs_are_those_of_the_class(tmp_path, monkeypatch):
+    def load(split, count, seed):
+        if count > 2:
+            raise TooFewProblems(count)
+        return TRAIN[:count]
+
+    names = SelectKnobs().judges
+    entries = [Entry(name, name, "ours", lambda context, metrics: AlwaysPositive()) for name in names]
+    monkeypatch.setattr(select.registry, "entries", lambda recipe: entries)
+    run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, load=load))
+    with pytest.raises(TooFewProblems, match=f"^{2 + SelectKnobs().problems}: 2 for stages 1 and 2"):
+        select.run_stage(run)
+
+
 # --- metrics -------------------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +300,23 @@ def test_rows_describe_every_set(tmp_path, judges, trained):
     solutions = read_jsonl(run.folder / "select" / "chosen-1-careful.jsonl", Solution)
     assert rows["careful"]["tokens"] == sum(s.tokens for s in solutions) / 3 and solutions[0].tokens == len(HONEST) + 1
     assert all(rows[m]["final_loss"] == 1.0 for m in METHODS) and "final_loss" not in rows["before"]
+
+
+def test_the_files_of_the_stage_can_be_read(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    saved = open_run(run.folder)
+    assert [len(saved.records(f"select/{name}")) for name in ("pools-1", "chosen-1-exact", "test-1-exact-sampled")] == [12, 3, 8]
+    assert all(type(s) is Solution for s in saved.records("select/pools-1"))
+    assert [type(j) for j in saved.records("select/scores-1-careful")] == [Judgment] * 11
+    assert saved.metrics("select") == metrics_of(run)
+
+
+def test_a_training_without_a_step_has_no_loss(tmp_path, judges, monkeypatch):
+    monkeypatch.setattr(policy_sft, "train_sft", lambda *args: [])
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    assert rows_of(run)["careful"]["final_loss"] is None
 
 
 def test_policies_are_compared_with_outcome_only_selection_by_problem(tmp_path, judges, trained):
@@ -358,9 +386,7 @@ def test_an_unknown_judge_is_refused_before_anything_is_sampled(tmp_path, judges
 def test_pools_without_a_right_solution_are_an_error(tmp_path, judges, trained, monkeypatch):
     for number in REPLIES:
         monkeypatch.setitem(REPLIES, number, [WRONG] * 3)
-    with pytest.raises(
-        ValueError, match="no sampled solution is right and in chunks: raise --select.problems or --select.samples"
-    ):
+    with pytest.raises(ValueError, match="no sampled solution is right and in chunks: raise --select.problems or"):
         select.run_stage(make_run(tmp_path / "run"), KNOBS)
     assert not judges["careful"].asked and not trained
 
@@ -395,7 +421,5 @@ def test_scores_of_other_pools_are_refused(tmp_path, judges, trained):
     select.run_stage(run, KNOBS)
     path = run.folder / "select" / "scores-1-fooled.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(
-        ValueError, match="scores-1-fooled.jsonl has 10 judgments for 11 steps: delete it and run the stage again"
-    ):
+    with pytest.raises(ValueError, match="scores-1-fooled.jsonl has 10 judgments for 11 steps: delete it and run"):
         select.run_stage(run, KNOBS)

@@ -132,7 +132,8 @@ def test_a_chunk_of_fewer_than_three_words_is_empty(chunk: str, empty: bool) -> 
 
 
 def test_shares_of_chunks_are_taken_over_all_chunks_that_keep_the_format() -> None:
-    metrics = solution_metrics([outcome("a b c", "so", "a b c ", " a b c"), outcome("so"), outcome("x", "x", well_formed=False)])
+    texts = outcome("a b c", "so", "a b c ", " a b c"), outcome("so"), outcome("x", "x", well_formed=False)
+    metrics = solution_metrics(texts)
     assert metrics == {
         "policy/outcome": 0.0,
         "policy/format_kept": 2 / 3,
@@ -167,8 +168,10 @@ def test_a_training_gets_the_requests_and_the_budget_of_the_policy(called: list)
 
 
 def test_a_step_has_at_most_as_many_prompts_as_there_are_problems(called: list) -> None:
-    train_policy_grpo(policy_of(), PROBLEMS[:1], policy_reward(policy_of(), PROBLEMS), CONFIG, 9)
-    assert called[0][4].prompts == 1
+    three, reward = [*PROBLEMS, Problem("p2", "Q2?", "9")], policy_reward(policy_of(), PROBLEMS)
+    for problems in (PROBLEMS[:1], PROBLEMS, three):
+        train_policy_grpo(policy_of(), problems, reward, CONFIG, 9)
+    assert [config.prompts for _, _, _, _, config, *_ in called] == [1, 2, 2] and [len(c[2]) for c in called] == [1, 2, 3]
 
 
 def test_a_training_may_start_from_another_adapter(called: list) -> None:
