@@ -89,8 +89,8 @@ def trained(monkeypatch) -> list[dict]:
 
 
 def make_run(folder, recipe=RECIPE, task=TASK):
-    """On test problem 0 every policy is right. On problem 1 the careful judge's policy is right in its first sample, that of the
-    outcome in its second, and all others in none."""
+    """On test problem 0 every policy is right. On problem 1 the careful judge's policy is right in its first sample, the
+    outcome's policy in its second, and all others in none."""
     lm = FakeLM("policy")
 
     def script(text: str, sample: int) -> str:
@@ -306,7 +306,8 @@ def test_the_files_of_the_stage_can_be_read(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
     select.run_stage(run, KNOBS)
     saved = open_run(run.folder)
-    assert [len(saved.records(f"select/{name}")) for name in ("pools-1", "chosen-1-exact", "test-1-exact-sampled")] == [12, 3, 8]
+    names = ("pools-1", "chosen-1-exact", "test-1-exact-sampled")
+    assert [len(saved.records(f"select/{name}")) for name in names] == [12, 3, 8]
     assert all(type(s) is Solution for s in saved.records("select/pools-1"))
     assert [type(j) for j in saved.records("select/scores-1-careful")] == [Judgment] * 11
     assert saved.metrics("select") == metrics_of(run)
