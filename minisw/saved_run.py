@@ -25,6 +25,8 @@ KINDS = (  # which records a file of a run folder holds; the first pattern count
     ("search/samples", Solution),
     ("search/*-tries", Try),
     ("search/*", Answer),
+    ("select/scores-*", Judgment),
+    ("select/*", Solution),
 )
 
 

@@ -54,6 +54,8 @@ def test_only_the_english_set_asks_for_a_better_solution():
     parts = ("THE-REQUEST", "THE-SOLUTION", "THE-CHUNK", "THE-ANALYSIS")
     message = ENGLISH.refine.format(**dict(zip(("solve", "solution", "chunk", "analysis"), parts, strict=True)))
     assert sorted(map(message.index, parts)) == list(map(message.index, parts))
+
+
 def test_the_verifier_sees_the_problem_and_all_steps_with_their_numbers():
     steps = ("First, 1+2=3.\n\n", "Then 3+4=7. ")
     assert ARITHMETIC.for_verifier("Q?", steps) == (

@@ -8,7 +8,8 @@
 
 Differences from the paper: its writer is a larger reasoning model, which replies once to a whole solution; the filter drops the
 solution if one verdict differs from its label. Here the base may be the writer: it is asked k times about each step. Labels are
-the run's (the paper's own rule is `--annotate.rule relative_progress`). SFT does not learn the outputs, as the model never writes them.
+the run's (the paper's own rule is `--annotate.rule relative_progress`). SFT does not learn the outputs, as the model never
+writes them.
 """
 
 from __future__ import annotations

@@ -12,15 +12,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from minisw.chunks import chunk_statistics, split_blank_lines
-from minisw.engine.logprobs import Example
 from minisw.evaluate import stats
 from minisw.policy import POLICY, Policy
 from minisw.problems import first_mistakes, training_problems
 from minisw.records import Problem, Solution, flat, write_json
 from minisw.runs import Run
 from minisw.teacher import segmentations
-from minisw.training.monitor import Monitor
-from minisw.training.sft import train_sft
+from minisw.training.policy_sft import policy_sft
 
 
 def run_stage(run: Run) -> None:
@@ -90,14 +88,8 @@ def segment(run: Run, base: Policy, solutions: Sequence[Solution]) -> list[Solut
 def train_policy(run: Run, problems: Sequence[Problem], taught: Sequence[Solution]) -> list[dict]:
     """SFT of the adapter `policy` on segmented solutions; returns the training curve."""
     knobs, policy = run.recipe.segment.training, Policy(run.lm, run.sampler, run.task.prompts, run.recipe.policy)
-    question = {p.id: p.question for p in problems}
-    examples = [Example(policy.prompt(question[s.problem_id]), policy.sft_target(s.chunks)) for s in taught]
-
-    def fit(checkpoint, tick) -> list[dict]:
-        seed = run.seed_of("segment-sft")
-        return train_sft(run.lm, POLICY, examples, knobs, run.recipe.model.micro_tokens, seed, Monitor(checkpoint, progress=tick))
-
-    steps = knobs.epochs * (len(examples) // min(knobs.batch, len(examples)))
+    questions = {p.id: p.question for p in problems}
+    fit, steps = policy_sft(policy, questions, taught, knobs, run.recipe.model.micro_tokens, run.seed_of("segment-sft"))
     return run.train(POLICY, run.folder / "segment", fit, steps, "SFT: the policy learns to write chunks")
 
 

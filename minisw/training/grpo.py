@@ -3,7 +3,7 @@
 A step of `train_grpo`:
 
     1. `rollout`: sample a group of completions for each prompt of the batch
-    2. `score`: reward each completion                                     [prompts, group]
+    2. `score`: reward each completion, or all at once (`GroupReward`)     [prompts, group]
     3. `group_advantages`: (reward - mean) / std within each group         [prompts, group]
     4. `update`: clipped token loss, optimizer step
 
@@ -33,7 +33,8 @@ and, if any group had unequal rewards, averaged over the tokens of those groups:
     clip_ratio/high_mean          share of tokens whose ratio was clipped from above
     kl                            KL divergence from the adapter at the start (only with kl > 0)
     sampling/logprob_difference   |log-probability in the sampler - log-probability in training| (only if the sampler returns any)
-Each function in `Monitor.measures` adds a metric: the mean of its values over the sampled texts. Training a judge logs
+Each function in `Monitor.measures` adds a metric: the mean of its values over the sampled texts. A `GroupReward` adds its own
+metrics. Training a judge logs
     verdicts/positive             share of sampled replies whose verdict is Positive
 """
 
@@ -95,6 +96,16 @@ class Group:
     texts: list[str]  # the completions, decoded
 
 
+@dataclass(frozen=True)
+class GroupReward:
+    """A reward that needs all completions of a step at once, such as one that asks a judge about them in one batch.
+
+    `of(groups, seed)` returns the rewards, [groups][n], and metrics that are logged with the step. Each step has its own seed.
+    """
+
+    of: Callable[[Sequence[Group], int], tuple[Sequence[Sequence[float]], dict[str, float]]]
+
+
 @dataclass
 class Sample:
     """One completion in `update`, with log-probabilities of its tokens at the sampling temperature: [tokens] each."""
@@ -110,7 +121,7 @@ def train_grpo(
     sampler: Sampler,
     adapter: str,
     prompts: Sequence[list[int]],
-    reward: Reward,
+    reward: Reward | GroupReward,
     config: GRPOConfig,
     seed: int,
     monitor: Monitor = DEFAULT_MONITOR,
@@ -136,10 +147,11 @@ def train_grpo(
         for step in range(start, config.steps):
             batch = batch_indices(len(prompts), config.prompts, step, seed)
             groups = rollout(sampler, prompts, batch, config, step_seed(seed, step))  # 1. sample a group for each prompt
-            rewards = score(groups, reward)  # 2. reward each completion [prompts, group]
+            rewards, measured = score_step(groups, reward, step_seed(seed, step, "reward"))  # 2. reward each [prompts, group]
             advantages = group_advantages(rewards)  # 3. (reward - mean) / std within the group [prompts, group]
             metrics = update(lm, groups, advantages, optimizer, config, reference)  # 4. clipped token loss, optimizer step
-            history.append({"step": step + 1, **sampling_metrics(groups, rewards, monitor.measures), **metrics})
+            sampled = sampling_metrics(groups, rewards, monitor.measures)
+            history.append({"step": step + 1, **sampled, **measured, **metrics})
             warn_if_stalled(history, parameters, monitor.warn)
             if monitor.progress:
                 monitor.progress(1, history[-1])
@@ -160,9 +172,9 @@ def batch_indices(count: int, batch: int, step: int, seed: int) -> list[int]:
     return [epoch_order(count, place // count, seed)[place % count] for place in places]
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed that step `step` samples with."""
-    return zlib.crc32(f"{seed}/rollout/{step}".encode())
+def step_seed(seed: int, step: int, use: str = "rollout") -> int:
+    """The seed of step `step` for one use: of its samples, or of a `GroupReward` ("reward")."""
+    return zlib.crc32(f"{seed}/{use}/{step}".encode())
 
 
 def rollout(sampler: Sampler, prompts: Sequence[list[int]], batch: Sequence[int], config: GRPOConfig, seed: int) -> list[Group]:
@@ -178,9 +190,23 @@ def rollout(sampler: Sampler, prompts: Sequence[list[int]], batch: Sequence[int]
 # --- 2. reward -----------------------------------------------------------------------------------------------------------
 
 
+def score_step(groups: Sequence[Group], reward: Reward | GroupReward, seed: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """The reward of every completion, [groups, n], and the metrics of a `GroupReward` (none of a `Reward`)."""
+    if not isinstance(reward, GroupReward):
+        return score(groups, reward), {}
+    rows, metrics = reward.of(groups, seed)
+    if [len(row) for row in rows] != [len(group.texts) for group in groups]:
+        raise ValueError("a GroupReward must return one reward for each completion of each group: check the reward function")
+    return _finite([[float(value) for value in row] for row in rows]), metrics
+
+
 def score(groups: Sequence[Group], reward: Reward) -> torch.Tensor:
     """The reward of every completion: [groups, n]. Raises ValueError if one is not finite."""
-    rewards = torch.tensor([[float(reward(group.index, text)) for text in group.texts] for group in groups])
+    return _finite([[float(reward(group.index, text)) for text in group.texts] for group in groups])
+
+
+def _finite(rows: Sequence[Sequence[float]]) -> torch.Tensor:
+    rewards = torch.tensor(rows)
     if not rewards.isfinite().all():
         raise ValueError("a reward is not a finite number: check the reward function")
     return rewards

@@ -11,6 +11,7 @@ from minisw.chunks import tag
 from minisw.recipe import AnnotateKnobs, EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, Training
 from minisw.records import Problem, Solution, read_jsonl
 from minisw.stages import segment
+from minisw.training import policy_sft
 
 TRAIN = [Problem(f"train-{i}", f"TRAIN{i}?", str(10 + i)) for i in range(4)]
 TEST = [Problem(f"test-{i}", f"TEST{i}?", str(20 + i)) for i in range(3)]
@@ -58,7 +59,7 @@ def trained(monkeypatch) -> list:
         calls.append({"adapter": adapter, "examples": examples, "knobs": knobs, "seed": seed})
         return [{"loss": 2.0}, {"loss": 1.0}]
 
-    monkeypatch.setattr(segment, "train_sft", train_sft)
+    monkeypatch.setattr(policy_sft, "train_sft", train_sft)
     return calls
 
 

@@ -20,6 +20,7 @@ from minisw.recipe import JudgeKnobs
 from minisw.training import grpo
 from minisw.training.grpo import (
     Group,
+    GroupReward,
     GRPOConfig,
     Reward,
     Sample,
@@ -29,6 +30,7 @@ from minisw.training.grpo import (
     rollout,
     sampling_metrics,
     score,
+    score_step,
     step_seed,
     train_grpo,
     update,
@@ -596,3 +598,56 @@ def test_warnings_reach_the_caller(new_lm, prompts: list[list[int]]) -> None:
 def test_advantages_are_those_of_the_losses_module() -> None:
     """The loop calls the function that is tested by hand elsewhere."""
     assert group_advantages is grpo.group_advantages
+
+
+# --- rewards of a whole step ---------------------------------------------------------------------------------------------
+
+
+def test_a_group_reward_gets_all_groups_at_once_and_adds_its_metrics() -> None:
+    calls, groups = [], some_groups()
+
+    def of(given: Sequence[Group], seed: int):
+        calls.append((given, seed))
+        return [[1, 2, 3], [4, 5, 6]], {"mine": 0.5}
+
+    rewards, metrics = score_step(groups, GroupReward(of), 77)
+    assert rewards.tolist() == [[1, 2, 3], [4, 5, 6]] and rewards.dtype == torch.float32
+    assert calls == [(groups, 77)] and metrics == {"mine": 0.5}
+
+
+def test_a_reward_of_single_texts_adds_no_metrics() -> None:
+    rewards, metrics = score_step(some_groups(), lambda index, text: index, 0)
+    assert rewards.tolist() == [[5, 5, 5], [2, 2, 2]] and metrics == {}
+
+
+@pytest.mark.parametrize("rows", [[[1, 2, 3]], [[1, 2, 3], [4, 5]], [[1, 2, 3], [4, 5, 6, 7]], []])
+def test_a_group_reward_has_one_reward_for_each_completion(rows: list) -> None:
+    with pytest.raises(ValueError, match="a GroupReward must return one reward for each completion of each group"):
+        score_step(some_groups(), GroupReward(lambda groups, seed: (rows, {})), 0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_group_reward_must_be_finite(value: float) -> None:
+    with pytest.raises(ValueError, match="not a finite number"):
+        score_step(some_groups(), GroupReward(lambda groups, seed: ([[0, 0, 0], [0, value, 0]], {})), 0)
+
+
+def test_samples_and_rewards_have_different_seeds() -> None:
+    seeds = {step_seed(seed, step, use) for seed in range(10) for step in range(10) for use in ("rollout", "reward")}
+    assert len(seeds) == 200 and step_seed(3, 4) == step_seed(3, 4, "rollout")
+
+
+@pytest.mark.slow
+def test_both_kinds_of_reward_train_alike(new_lm, prompts: list[list[int]]) -> None:
+    """And the metrics of a group reward are logged with their step."""
+    one, two, seeds = new_lm("judge"), new_lm("judge"), []
+
+    def of(groups: Sequence[Group], seed: int):
+        seeds.append(seed)
+        return [[has_digit(g.index, text) for text in g.texts] for g in groups], {"call": len(seeds)}
+
+    plain = train(one, prompts[:5], has_digit, steps=3)
+    grouped = train(two, prompts[:5], GroupReward(of), steps=3)
+    assert equal(adapter(one), adapter(two)) and any(adapter(one)[key].any() for key in adapter(one) if "lora_B" in key)
+    assert [m.pop("call") for m in grouped] == [1, 2, 3] and grouped == plain
+    assert seeds == [step_seed(0, step, "reward") for step in range(3)]

@@ -1,0 +1,426 @@
+"""Stage select with a scripted model: who samples what, what is judged, chosen and taught, and how policies are compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from fakes import CUT, FakeLM, FakeSampler, fake_run, fake_task
+
+from minisw import open_run, selection
+from minisw.chunks import tag
+from minisw.evaluate.stats import paired_bootstrap
+from minisw.judges.base import AlwaysPositive
+from minisw.judges.generative import GenerativeJudge
+from minisw.judges.registry import Entry
+from minisw.judges.stepwiser import STEPWISER
+from minisw.problems.files import TooFewProblems
+from minisw.recipe import AnnotateKnobs, EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, Training
+from minisw.records import Judgment, Problem, Solution, read_jsonl
+from minisw.stages import select
+from minisw.stages.select import SelectKnobs
+from minisw.training import policy_sft
+
+TRAIN = [Problem(f"train-{i}", f"TRAIN{i}?", "7") for i in range(12)]
+TEST = [Problem(f"test-{i}", f"TEST{i}?", "7") for i in range(3)]
+
+
+def labels(problem: Problem, chunks) -> list[bool]:
+    """A chunk "bad" is wrong, and so are all behind it."""
+    return ["bad" not in chunks[: i + 1] for i in range(len(chunks))]
+
+
+TASK = fake_task({"train": TRAIN, "test": TEST}, exact_labels=labels)
+RECIPE = Recipe(
+    seed=3,
+    problems=ProblemKnobs(train=1, test=2),
+    policy=PolicyKnobs(temperature=0.6, max_text_tokens=60, max_chunks=4),
+    annotate=AnnotateKnobs(problems=1),
+    evaluate=EvaluateKnobs(resamples=50),
+)
+KNOBS = SelectKnobs(problems=4, samples=3, judges=("careful", "fooled"), training=Training(lr=1e-2, epochs=2, batch=2))
+METHODS = ["outcome", "careful", "fooled", "majority", "exact"]
+
+HONEST, LUCKY, WRONG = tag(["good", "\\boxed{7}"]), tag(["bad", "\\boxed{7}"]), tag(["bad", "\\boxed{9}"])
+REPLIES = {  # samples of the training problems; in the second round, problems 6 to 9 have those of 2 to 5
+    2: [LUCKY, HONEST, WRONG],
+    3: [WRONG, WRONG, tag(["good", "fair", "\\boxed{7}"])],
+    4: [WRONG, tag(["\\boxed{8}"]), HONEST + CUT],
+    5: ["good \\boxed{7}", HONEST, LUCKY],
+}
+P = {"good": 0.8, "fair": 0.8, "bad": 0.1, "\\boxed{7}": 0.9}  # of the careful judge
+
+
+class FakeJudge:
+    """Gives every chunk a P of its own, and notes what it was asked; P None is an unreadable reply."""
+
+    def __init__(self, name: str, p: dict[str, float | None]):
+        self.name, self.p, self.asked = name, p, []
+
+    def judge(self, steps, seed, progress=None):
+        self.asked.append((list(steps), seed))
+        given = [self.p[s.chunk] for s in steps]
+        return [Judgment(None, p_positive=0.0) if p is None else Judgment(p >= 0.5, p_positive=p) for p in given]
+
+
+@pytest.fixture
+def judges(monkeypatch) -> dict[str, FakeJudge]:
+    """The judges of the registry: one that is right, and one that likes what is wrong."""
+    fooled = {"good": 0.3, "fair": 0.3, "bad": None, "\\boxed{7}": 0.3}
+    made = {name: FakeJudge(f"the {name} judge", p) for name, p in (("careful", P), ("fooled", fooled))}
+    entries = [Entry(name, name, "ours", lambda context, metrics, judge=judge: judge) for name, judge in made.items()]
+    monkeypatch.setattr(select.registry, "entries", lambda recipe: entries)
+    return made
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[dict]:
+    """Arguments of every SFT, which is not carried out."""
+    calls = []
+
+    def train_sft(lm, adapter, examples, training, micro_tokens, seed, monitor):
+        calls.append({"adapter": adapter, "examples": examples, "training": training, "seed": seed})
+        return [{"loss": 2.0}, {"loss": 1.0}]
+
+    monkeypatch.setattr(policy_sft, "train_sft", train_sft)
+    return calls
+
+
+def make_run(folder, recipe=RECIPE, task=TASK):
+    """On test problem 0 every policy is right. On problem 1 the careful judge's policy is right in its first sample, the
+    outcome's policy in its second, and all others in none."""
+    lm = FakeLM("policy")
+
+    def script(text: str, sample: int) -> str:
+        problem = text.split("SOLVE-CHUNKED ")[1].split("?")[0]
+        if problem.startswith("TRAIN"):
+            number = int(problem[5:])
+            return REPLIES[number if number < 6 else number - 4][sample]
+        right_sample = {"careful": 0, "outcome": 1}.get(lm.active.split("_")[-1])
+        return HONEST if problem == "TEST0" or sample == right_sample else WRONG
+
+    return fake_run(folder, recipe, task, FakeSampler(lm, script))
+
+
+def metrics_of(run) -> dict:
+    return json.loads((run.folder / "select" / "metrics.json").read_text())
+
+
+def rows_of(run, number: int = 1) -> dict[str, dict]:
+    return {row["id"]: row for row in metrics_of(run)["rounds"][number - 1]["rows"]}
+
+
+def chosen(run, method: str, number: int = 1) -> list[str]:
+    return [tag(s.chunks) for s in read_jsonl(run.folder / "select" / f"chosen-{number}-{method}.jsonl", Solution)]
+
+
+# --- sampling ------------------------------------------------------------------------------------------------------------
+
+
+def test_pools_come_from_the_policy_and_from_problems_that_no_stage_has_used(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    pools = run.sampler.calls[0]
+    assert pools.adapter == "policy" and pools.counts == [3] * 4 and pools.sampling.temperature == 0.6
+    assert pools.texts == [f"<user>SOLVE-CHUNKED TRAIN{i}?<reply>" for i in (2, 3, 4, 5)]  # 0 and 1: stages 1 and 2
+    saved = read_jsonl(run.folder / "select" / "pools-1.jsonl", Solution)
+    assert [s.problem_id for s in saved] == [f"train-{i}" for i in (2, 3, 4, 5) for _ in range(3)]
+
+
+def test_every_policy_solves_the_test_problems_greedily_and_by_samples(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    tests = run.sampler.calls[1:]
+    adapters = ["policy", *(f"select_1_{m}" for m in METHODS)]
+    assert [call.adapter for call in tests] == [a for a in adapters for _ in range(2)]
+    assert all(call.texts == [f"<user>SOLVE-CHUNKED TEST{i}?<reply>" for i in range(2)] for call in tests)
+    greedy, sampled = tests[::2], tests[1::2]
+    assert {(tuple(c.counts), c.sampling.temperature) for c in greedy} == {((1, 1), 0.0)}
+    assert {(tuple(c.counts), c.sampling.temperature) for c in sampled} == {((4, 4), 0.6)}
+    assert len({c.seed for c in sampled}) == len({c.seed for c in greedy}) == 1  # the same seeds for all policies
+
+
+def test_too_few_problems_is_an_error_that_names_the_knobs(tmp_path, judges, trained):
+    def load(split, count, seed):
+        if count > 5:
+            raise TooFewProblems(f"{count} problems wanted")
+        return TRAIN[:count]
+
+    run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, load=load))
+    with pytest.raises(TooFewProblems, match="6 problems wanted: 2 for stages 1 and 2, 4 others for --select.problems"):
+        select.run_stage(run, KNOBS)
+
+
+def test_the_policy_of_stage_one_is_loaded_from_its_folder(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    run.lm.adapters.clear()
+    with pytest.raises(ValueError, match=f"no adapter in {run.folder / 'segment' / 'policy'}"):
+        select.run_stage(run, KNOBS)
+
+
+# --- judging and choosing ------------------------------------------------------------------------------------------------
+
+
+def test_judges_are_asked_about_every_chunk_of_the_usable_right_solutions(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    answer, expected = "\\boxed{7}", []
+    for problem, chunks in (
+        ("train-2", ["bad", answer]),
+        ("train-2", ["good", answer]),
+        ("train-3", ["good", "fair", answer]),
+        ("train-5", ["good", answer]),
+        ("train-5", ["bad", answer]),
+    ):
+        expected += [(problem, tuple(chunks[:i]), chunk) for i, chunk in enumerate(chunks)]
+    seeds = set()
+    for judge in judges.values():
+        ((steps, seed),) = judge.asked
+        assert [(s.problem_id, s.history, s.chunk) for s in steps] == expected
+        assert all(s.question == f"TRAIN{s.problem_id[-1]}?" for s in steps)
+        seeds.add(seed)
+    assert len(seeds) == 2
+
+
+def test_each_method_chooses_by_its_own_rule_on_the_same_problems(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    longer = REPLIES[3][2]
+    pools = read_jsonl(run.folder / "select" / "pools-1.jsonl", Solution)
+    picked = selection.at_random([pools[i : i + 3] for i in range(0, 12, 3)], run.seed_of("select-1"))
+    assert chosen(run, "outcome") == [tag(pools[3 * i + picked[i]].chunks) for i in (0, 1, 3)]
+    assert chosen(run, "careful") == chosen(run, "exact") == [HONEST, longer, HONEST]  # none of problem 4 is right and usable
+    assert chosen(run, "fooled") == [LUCKY, longer, LUCKY]  # a half for an unreadable reply is more than 0.3
+    assert chosen(run, "majority")[1] == WRONG and chosen(run, "outcome")[1] == longer
+    for method in METHODS:
+        own = read_jsonl(run.folder / "select" / f"chosen-1-{method}.jsonl", Solution)
+        assert [s.problem_id for s in own] == ["train-2", "train-3", "train-5"]
+
+
+def test_a_judge_that_scores_all_alike_chooses_as_the_outcome_does(tmp_path, judges, trained, monkeypatch):
+    entry = Entry("always_positive", "always positive", "ours", lambda context, metrics: AlwaysPositive())
+    monkeypatch.setattr(select.registry, "entries", lambda recipe: [entry])
+    for seed in range(2):
+        run = make_run(tmp_path / f"run-{seed}", dataclasses.replace(RECIPE, seed=seed))
+        select.run_stage(run, dataclasses.replace(KNOBS, judges=("always_positive",)))
+        assert chosen(run, "always_positive") == chosen(run, "outcome")
+        assert rows_of(run)["always_positive"]["as_outcome"] == 1
+
+
+def test_generative_judges_are_asked_for_probabilities(tmp_path, trained, monkeypatch):
+    asked = []
+
+    class Generative(GenerativeJudge):
+        def judge(self, steps, seed, progress=None, probabilities=False):
+            asked.append((self.adapter, probabilities))
+            return [Judgment(True, p_positive=P[s.chunk]) for s in steps]
+
+    entry = Entry("mine", "mine", "ours", lambda context, metrics: Generative(context, "mine", metrics["title"]), train=print)
+    monkeypatch.setattr(select.registry, "entries", lambda recipe: [entry])
+    run = make_run(tmp_path / "run")
+    knobs = dataclasses.replace(KNOBS, judges=("mine",))
+    with pytest.raises(ValueError, match=f"no adapter in {run.folder / 'judges' / 'mine'}"):
+        select.run_stage(run, knobs)
+    run.lm.save_adapter("mine", run.folder / "judges" / "mine")
+    (run.folder / "judges" / "metrics.json").write_text(json.dumps({"mine": {"title": "my judge"}}))
+    select.run_stage(run, knobs)
+    assert asked == [("mine", True)] and rows_of(run)["mine"]["name"] == "my judge"
+    assert "mine" in run.lm.adapters
+
+
+def test_without_exact_labels_nothing_is_said_of_luck(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, exact_labels=None))
+    select.run_stage(run, KNOBS)
+    rows = rows_of(run)
+    assert list(rows) == ["before", *METHODS[:-1]] and metrics_of(run)["rounds"][0]["pools"]["lucky"] is None
+    assert all(rows[m]["lucky"] is None for m in METHODS[:-1])
+
+
+# --- training ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_base_is_trained_on_each_set_alike(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    assert [call["adapter"] for call in trained] == [f"select_1_{m}" for m in METHODS]
+    assert {call["seed"] for call in trained} == {run.seed_of("select-sft")} and {call["training"] for call in trained} == {
+        KNOBS.training
+    }
+    for call, method in zip(trained, METHODS, strict=True):
+        assert [run.lm.decode(e.completion) for e in call["examples"]] == chosen(run, method)
+        prompts = [run.lm.decode(e.prompt) for e in call["examples"]]
+        assert prompts == [f"<user>SOLVE-CHUNKED TRAIN{i}?<reply>" for i in (2, 3, 5)]
+        assert (run.folder / "select" / f"select_1_{method}" / "adapter_config.json").is_file()
+    assert run.lm.adapters == ["policy", "select_1_careful"]  # the others are dropped after they have been measured
+
+
+def test_a_set_is_trained_on_as_stage_one_trains_and_the_paper_has_one_round():
+    assert SelectKnobs().training == SegmentKnobs().training and SelectKnobs().rounds == 1
+    assert SelectKnobs().judges[0] == STEPWISER  # whose policy would sample a second round
+
+
+def test_the_default_knobs_are_those_of_the_class(tmp_path, monkeypatch):
+    def load(split, count, seed):
+        if count > 2:
+            raise TooFewProblems(count)
+        return TRAIN[:count]
+
+    names = SelectKnobs().judges
+    entries = [Entry(name, name, "ours", lambda context, metrics: AlwaysPositive()) for name in names]
+    monkeypatch.setattr(select.registry, "entries", lambda recipe: entries)
+    run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, load=load))
+    with pytest.raises(TooFewProblems, match=f"^{2 + SelectKnobs().problems}: 2 for stages 1 and 2"):
+        select.run_stage(run)
+
+
+# --- metrics -------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_describe_every_set(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    (found,) = metrics_of(run)["rounds"]
+    assert metrics_of(run)["samples"] == 3
+    assert (found["round"], found["policy"], found["problems"], found["chosen"]) == (1, "policy", 4, 3)
+    assert found["pools"] == {"accuracy": 6 / 12, "with_right": 3 / 4, "lucky": 2 / 5}
+    rows = rows_of(run)
+    assert list(rows) == ["before", *METHODS]
+    names = ["the policy that sampled", "at random among right answers", "the careful judge", "the fooled judge"]
+    names += ["the most frequent answer, without a reference", "exact labels among right answers (ceiling)"]
+    assert [row["name"] for row in rows.values()] == names
+    assert [rows[m]["lucky"] for m in ("careful", "fooled", "exact")] == [0, 2 / 3, 0]
+    outcome = chosen(run, "outcome")
+    assert rows["outcome"]["lucky"] == sum(text == LUCKY for text in outcome) / 3
+    assert [rows[m]["right"] for m in METHODS] == [1, 1, 1, 2 / 3, 1]
+    same = sum(a == b for a, b in zip(outcome, chosen(run, "careful"), strict=True)) / 3
+    assert rows["careful"]["as_outcome"] == same and rows["outcome"]["as_outcome"] == 1
+    assert rows["careful"]["chunks"] == (2 + 3 + 2) / 3
+    solutions = read_jsonl(run.folder / "select" / "chosen-1-careful.jsonl", Solution)
+    assert rows["careful"]["tokens"] == sum(s.tokens for s in solutions) / 3 and solutions[0].tokens == len(HONEST) + 1
+    assert all(rows[m]["final_loss"] == 1.0 for m in METHODS) and "final_loss" not in rows["before"]
+
+
+def test_the_files_of_the_stage_can_be_read(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    saved = open_run(run.folder)
+    names = ("pools-1", "chosen-1-exact", "test-1-exact-sampled")
+    assert [len(saved.records(f"select/{name}")) for name in names] == [12, 3, 8]
+    assert all(type(s) is Solution for s in saved.records("select/pools-1"))
+    assert [type(j) for j in saved.records("select/scores-1-careful")] == [Judgment] * 11
+    assert saved.metrics("select") == metrics_of(run)
+
+
+def test_a_training_without_a_step_has_no_loss(tmp_path, judges, monkeypatch):
+    monkeypatch.setattr(policy_sft, "train_sft", lambda *args: [])
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    assert rows_of(run)["careful"]["final_loss"] is None
+
+
+def test_policies_are_compared_with_outcome_only_selection_by_problem(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    rows = rows_of(run)
+    greedy = {"before": [1, 0], "outcome": [1, 0], "careful": [1, 1]}
+    sampled = {"before": [1, 0], "outcome": [1, 0.25], "careful": [1, 0.25]}
+    for how, shares in (("greedy", greedy), ("sampled", sampled)):
+        for method, own in shares.items():
+            row = rows[method][how]
+            assert row["accuracy"] == sum(own) / 2 and row["interval"][0] <= row["accuracy"] <= row["interval"][1]
+            if method == "outcome":
+                assert "difference" not in row and "difference_interval" not in row
+            else:
+                pairs = list(zip(own, shares["outcome"], strict=True))
+                measured, interval = paired_bootstrap(pairs, lambda values: sum(values) / len(values), run.seed, 50)
+                assert row["difference"] == measured and row["difference_interval"] == list(interval)
+    assert rows["careful"]["greedy"]["difference"] == 0.5 and rows["before"]["sampled"]["difference"] == -0.125
+
+
+# --- rounds --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_round_samples_new_problems_from_the_first_judges_policy(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, dataclasses.replace(KNOBS, rounds=2))
+    first, second = (c for c in run.sampler.calls if "TRAIN" in c.texts[0])
+    assert (first.adapter, second.adapter) == ("policy", "select_1_careful") and first.seed != second.seed
+    assert second.texts == [f"<user>SOLVE-CHUNKED TRAIN{i}?<reply>" for i in (6, 7, 8, 9)]
+    assert [r["policy"] for r in metrics_of(run)["rounds"]] == ["policy", "select_1_careful"]
+    assert [r["round"] for r in metrics_of(run)["rounds"]] == [1, 2]
+    assert [call["adapter"] for call in trained[5:]] == [f"select_2_{m}" for m in METHODS]
+    assert [len(call["examples"]) for call in trained] == [3] * 10  # the second sets hold nothing of the first round
+    assert rows_of(run, 2)["before"]["greedy"]["accuracy"] == 1.0  # the careful judge's policy
+    assert [s.problem_id for s in read_jsonl(run.folder / "select" / "chosen-2-exact.jsonl", Solution)] == [
+        "train-6",
+        "train-7",
+        "train-9",
+    ]
+    assert set(run.lm.adapters) == {"policy", "select_1_careful", "select_2_careful"}
+
+
+def test_without_judges_the_second_round_follows_the_outcome(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, dataclasses.replace(KNOBS, rounds=2, judges=()))
+    assert [r["policy"] for r in metrics_of(run)["rounds"]] == ["policy", "select_1_outcome"]
+    assert not judges["careful"].asked
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_there_are_one_or_two_rounds(tmp_path, judges, trained, rounds):
+    with pytest.raises(ValueError, match=f"{rounds} rounds of selection: give 1 or 2"):
+        select.run_stage(make_run(tmp_path / "run"), dataclasses.replace(KNOBS, rounds=rounds))
+
+
+# --- errors and resuming -------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_judge_is_refused_before_anything_is_sampled(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    with pytest.raises(ValueError, match="no judge 'nobody' to select with: choose --select.judges among careful, fooled"):
+        select.run_stage(run, dataclasses.replace(KNOBS, judges=("careful", "nobody")))
+    assert not run.sampler.calls
+
+
+def test_pools_without_a_right_solution_are_an_error(tmp_path, judges, trained, monkeypatch):
+    for number in REPLIES:
+        monkeypatch.setitem(REPLIES, number, [WRONG] * 3)
+    with pytest.raises(ValueError, match="no sampled solution is right and in chunks: raise --select.problems or"):
+        select.run_stage(make_run(tmp_path / "run"), KNOBS)
+    assert not judges["careful"].asked and not trained
+
+
+def test_no_problem_that_every_method_can_choose_for_is_an_error(tmp_path, judges, trained, monkeypatch):
+    """The majority's answer is only given by solutions without chunks."""
+    for number in REPLIES:
+        monkeypatch.setitem(REPLIES, number, ["\\boxed{9}", "so \\boxed{9}", HONEST])
+    with pytest.raises(ValueError, match="no problem for which every method can choose: raise --select.problems"):
+        select.run_stage(make_run(tmp_path / "run"), KNOBS)
+    assert not trained
+
+
+def test_finished_parts_are_not_made_again(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    knobs = dataclasses.replace(KNOBS, rounds=2)
+    select.run_stage(run, knobs)
+    copy = tmp_path / "copy"  # the first run holds the lock of its folder
+    shutil.copytree(run.folder, copy)
+    (copy / "select" / "test-2-fooled-greedy.jsonl").unlink()
+    asked = len(judges["careful"].asked)
+    again = make_run(copy)
+    select.run_stage(again, knobs)
+    (call,) = again.sampler.calls
+    assert call.adapter == "select_2_fooled" and call.sampling.temperature == 0
+    assert len(trained) == 10 and len(judges["careful"].asked) == asked
+    assert metrics_of(again) == metrics_of(run)
+
+
+def test_scores_of_other_pools_are_refused(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run, KNOBS)
+    path = run.folder / "select" / "scores-1-fooled.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match="scores-1-fooled.jsonl has 10 judgments for 11 steps: delete it and run"):
+        select.run_stage(run, KNOBS)
