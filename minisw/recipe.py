@@ -18,8 +18,12 @@ from typing import Literal
 EMBEDDED = "embedded"  # the name of the base model that comes with minisw
 TrainedJudge = Literal[  # the trained judges of judges/registry.py
     "discriminative",
+    "scalar_head",
+    "self_supervised",
     "few_shot",
     "rejection_sampled",
+    "genprm",
+    "thinkprm",
     "stepwiser",
     "stepwiser_from_rs",
     "stepwiser_tenth",

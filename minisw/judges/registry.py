@@ -9,10 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minisw.judges.base import AlwaysPositive, Judge, JudgeContext, JudgeTrainer
-from minisw.judges.discriminative import DISCRIMINATIVE, DiscriminativeJudge, train_classifier
-from minisw.judges.generative import GenerativeJudge
+from minisw.judges.discriminative import DISCRIMINATIVE, train_classifier
+from minisw.judges.genprm import GENPRM, train_genprm
+from minisw.judges.kinds import GENERATIVE, Settings, build
 from minisw.judges.prompted import FEW_SHOT, FewShotJudge, choose_examples, untrained_judge
 from minisw.judges.rejection_sampled import REJECTION_SAMPLED, train_rejection_sampled
+from minisw.judges.scalar_head import SCALAR_HEAD, train_scalar_head
+from minisw.judges.self_supervised import SELF_SUPERVISED, train_self_supervised
 from minisw.judges.stepwiser import (
     FROM_RS,
     HUNDREDTH,
@@ -22,6 +25,7 @@ from minisw.judges.stepwiser import (
     train_stepwiser,
     with_fewer_labels,
 )
+from minisw.judges.thinkprm import THINKPRM, train_thinkprm
 from minisw.recipe import Recipe
 
 UNTRAINED = "untrained"
@@ -42,6 +46,7 @@ class Entry:
     build: Callable[[JudgeContext, dict], Judge]
     train: Callable[[JudgeTrainer], dict] | None = None
     has_adapter: bool = True  # False: its training changes no weights
+    kind: str = GENERATIVE  # of judges/kinds.py: how a saved adapter is served
 
     @property
     def trained(self) -> bool:
@@ -52,21 +57,22 @@ class Entry:
         return not self.trained or self.id in recipe.judge.judges
 
 
-def _generative(adapter: str, title: str, source: str, train: Callable) -> Entry:
-    """An entry whose judge is a `GenerativeJudge` with the trained adapter."""
-    return Entry(adapter, title, source, lambda context, metrics: GenerativeJudge(context, adapter, title), train)
+def _trained(adapter: str, title: str, source: str, train: Callable, kind: str = GENERATIVE) -> Entry:
+    """An entry with a trained adapter, whose judge is of this kind."""
+
+    def judge(context: JudgeContext, metrics: dict) -> Judge:
+        settings = Settings(title, metrics.get("threshold"), metrics.get("prompt", "classify"))
+        return build(kind, context, adapter, settings)
+
+    return Entry(adapter, title, source, judge, train, kind=kind)
 
 
 REGISTRY: tuple[Entry, ...] = (
     Entry("always_positive", AlwaysPositive.name, "baseline", build=lambda context, metrics: AlwaysPositive()),
     Entry(UNTRAINED, "untrained judge", "StepWiser §3.3", build=lambda context, metrics: untrained_judge(context)),
-    Entry(
-        DISCRIMINATIVE,
-        DiscriminativeJudge.name,
-        "StepWiser §3.3, Math-Shepherd",
-        build=lambda context, metrics: DiscriminativeJudge(context, DISCRIMINATIVE, metrics["threshold"], metrics["prompt"]),
-        train=train_classifier,
-    ),
+    _trained(DISCRIMINATIVE, "discriminative", "StepWiser §3.3, Math-Shepherd", train_classifier, DISCRIMINATIVE),
+    _trained(SCALAR_HEAD, "scalar head", "Math-Shepherd", train_scalar_head, SCALAR_HEAD),
+    _trained(SELF_SUPERVISED, "self-supervised", "MetaStone-S1", train_self_supervised, SELF_SUPERVISED),
     Entry(
         FEW_SHOT,
         "few-shot",
@@ -75,21 +81,23 @@ REGISTRY: tuple[Entry, ...] = (
         train=choose_examples,
         has_adapter=False,
     ),
-    _generative(REJECTION_SAMPLED, "RS-FT", "StepWiser §3.3", train=train_rejection_sampled),
-    _generative(STEPWISER, "StepWiser", "StepWiser §3.3", train=train_as_the_recipe_says),
-    _generative(
+    _trained(REJECTION_SAMPLED, "RS-FT", "StepWiser §3.3", train=train_rejection_sampled),
+    _trained(GENPRM, "GenPRM", "GenPRM", train_genprm, GENPRM),
+    _trained(THINKPRM, "ThinkPRM", "ThinkPRM", train_thinkprm, THINKPRM),
+    _trained(STEPWISER, "StepWiser", "StepWiser §3.3", train=train_as_the_recipe_says),
+    _trained(
         FROM_RS,
         "StepWiser, GRPO from RS-FT",
         "ours",
         train=lambda trainer: train_stepwiser(trainer, FROM_RS, REJECTION_SAMPLED),
     ),
-    _generative(
+    _trained(
         TENTH,
         "StepWiser, a tenth of the labels",
         "ThinkPRM (data efficiency)",
         train=lambda trainer: train_as_the_recipe_says(with_fewer_labels(trainer, 0.1), TENTH),
     ),
-    _generative(
+    _trained(
         HUNDREDTH,
         "StepWiser, a hundredth of the labels",
         "ThinkPRM (data efficiency)",

@@ -11,9 +11,10 @@ from pathlib import Path
 from minisw import prompts
 from minisw.engine.loading import load_base
 from minisw.engine.sampler import make_sampler
-from minisw.judges.base import JudgeContext
-from minisw.judges.discriminative import DiscriminativeJudge
+from minisw.judges.base import Judge, JudgeContext
+from minisw.judges.discriminative import DISCRIMINATIVE
 from minisw.judges.generative import GenerativeJudge
+from minisw.judges.kinds import GENERATIVE, KINDS, WHAT, WITH_HEAD, Settings, build
 from minisw.presets import PRESETS
 from minisw.recipe import EMBEDDED, ModelKnobs, Recipe
 from minisw.records import Judgment, LabelledStep, write_json, write_text
@@ -33,24 +34,24 @@ class Facts:
     threshold: float | None = None  # of a classifier; None for a generative judge
     request: str = "classify"  # what a classifier is asked (judges/discriminative.py)
     analysis: bool = True  # whether a generative judge writes an analysis before its verdict
+    kind: str = GENERATIVE  # one of judges/kinds.py
 
 
 class LoadedJudge:
-    """A judge with its model, ready to judge the steps of any solution.
+    """A judge with its model, ready to judge the steps of any solution. `adapter` is None if it is merged into the model."""
 
-    `adapter` is None if it is merged into the model; `threshold` is set for a classifier, which answers `request`, and None for
-    a generative judge.
-    """
+    def __init__(self, context: JudgeContext, adapter: str | None, name: str, facts: Facts):
+        self.context, self.adapter, self.name, self.facts = context, adapter, name, facts
 
-    def __init__(
-        self,
-        context: JudgeContext,
-        adapter: str | None,
-        name: str = "judge",
-        threshold: float | None = None,
-        request: str = "classify",
-    ):
-        self.context, self.adapter, self.name, self.threshold, self.request = context, adapter, name, threshold, request
+    def build(self, votes: int = 1, temperature: float = 1.0) -> Judge:
+        """The judge as one of `LabelledStep`s (judges/base.py): greedy, or with several votes sampled at `temperature`.
+
+        Raises ValueError for less than one vote, and for several votes of a classifier.
+        """
+        if votes < 1:
+            raise ValueError(f"{votes} votes are too few: give at least 1")
+        settings = Settings(self.name, self.facts.threshold, self.facts.request, temperature if votes > 1 else 0.0, votes)
+        return build(self.facts.kind, self.context, self.adapter, settings)
 
     def judge(
         self, problem: str, steps: Sequence[str], votes: int = 1, temperature: float = 1.0, seed: int = 0
@@ -63,26 +64,22 @@ class LoadedJudge:
         """
         if not problem.strip() or not all(step.strip() for step in steps):
             raise ValueError("the problem or a step is empty: give text for both")
-        if votes < 1:
-            raise ValueError(f"{votes} votes are too few: give at least 1")
+        judge = self.build(votes, temperature)
         texts = [step.strip() + "\n\n" for step in steps]
         items = [LabelledStep("", problem.strip(), tuple(texts[:i]), text, True) for i, text in enumerate(texts)]
-        if self.threshold is not None:
-            if votes > 1:
-                raise ValueError("this judge is a classifier, which always gives the same answer: leave votes at 1")
-            classifier = DiscriminativeJudge(self.context, self.adapter, self.threshold, self.request)
-            self._check_length(classifier, items, 1)
-            return classifier.judge(items, seed)
-        judge = GenerativeJudge(self.context, self.adapter, self.name, temperature if votes > 1 else 0.0, votes)
-        self._check_length(judge, items, self.context.max_new_tokens)
-        return judge.judge(items, seed, probabilities=True)
+        self._check_length(judge, items)
+        return judge.judge(items, seed, **({"probabilities": True} if isinstance(judge, GenerativeJudge) else {}))
 
-    def _check_length(self, judge: GenerativeJudge | DiscriminativeJudge, items: Sequence[LabelledStep], reply: int) -> None:
-        """Raises ValueError if a request and a reply of `reply` tokens do not fit into the model's context."""
+    def _check_length(self, judge: Judge, items: Sequence[LabelledStep]) -> None:
+        """Raises ValueError if a request and its reply do not fit into the model's context."""
         limit = getattr(self.context.lm.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+        prompt = getattr(judge, "prompt", None)
+        if limit is None or prompt is None:  # a judge without a request reads the solution as the policy wrote it
+            return
+        reply = 1 if self.facts.threshold is not None else self.context.max_new_tokens
         for number, item in enumerate(items, 1):
-            length = len(judge.prompt(item))
-            if limit and length + reply > limit:
+            length = len(prompt(item))
+            if length + reply > limit:
                 raise ValueError(
                     f"step {number} with its problem and the steps before it has {length} tokens, and a reply may take {reply}: "
                     f"the model's context is {limit} tokens; shorten the problem or the steps"
@@ -108,7 +105,7 @@ def load_judge(path: str | Path, **changes: object) -> LoadedJudge:
         lm.load_adapter(adapter, folder)
     sampler = make_sampler(lm, dataclasses.replace(model, slots=SLOTS))
     context = JudgeContext(lm, sampler, prompts.BY_NAME[facts.prompts], facts.max_new_tokens, model.micro_tokens, facts.analysis)
-    return LoadedJudge(context, adapter, folder.name, facts.threshold, facts.request)
+    return LoadedJudge(context, adapter, folder.name, facts)
 
 
 def read_facts(folder: Path) -> Facts:
@@ -119,8 +116,10 @@ def read_facts(folder: Path) -> Facts:
     if (folder / FACTS).is_file():
         try:
             values = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            if "kind" not in values and values["threshold"] is not None:  # an earlier version wrote it
+                values["kind"] = DISCRIMINATIVE
             facts = Facts(**(values | {"model": dataclasses.replace(FOREIGN_MODEL, **values["model"])}))
-            prompts.BY_NAME[facts.prompts]
+            prompts.BY_NAME[facts.prompts], KINDS[facts.kind]  # noqa: B018 (both must exist)
             return facts
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{folder / FACTS} is damaged: save the judge again, or remove the file to use defaults") from None
@@ -145,10 +144,13 @@ def write_facts(folder: Path, facts: Facts) -> None:
 def merge(path: str | Path, out: Path, **changes: object) -> None:
     """Write a saved judge as one model, its adapter added into the weights, for `AutoModelForCausalLM.from_pretrained`.
 
-    `changes` as in `load_judge`. Raises ValueError for a base in 4 bits, which merging would round, and if `out` is not empty.
+    `changes` as in `load_judge`. Raises ValueError for a judge with a head, for a base in 4 bits, which merging would round, and
+    if `out` is not empty.
     """
     folder = Path(path)
     facts = read_facts(folder)
+    if facts.kind in WITH_HEAD:
+        raise ValueError(f"a judge of kind {facts.kind} has a head, which a merged model would lose: use its adapter")
     model = dataclasses.replace(facts.model, **changes)
     if model.four_bit:
         raise ValueError("a 4-bit base cannot be merged without rounding: give --no-four-bit to merge into full weights")
@@ -164,8 +166,8 @@ def merge(path: str | Path, out: Path, **changes: object) -> None:
 # --- the model card ------------------------------------------------------------------------------------------------------
 
 
-def write_card(folder: Path, recipe: Recipe, title: str, metrics: dict | None = None) -> None:
-    """Write minisw.json and a model card (README.md) beside a saved adapter.
+def write_card(folder: Path, recipe: Recipe, title: str, metrics: dict | None = None, kind: str = GENERATIVE) -> None:
+    """Write minisw.json and a model card (README.md) beside a saved adapter of a judge of this kind.
 
     `metrics` is what its training returned: `training` (a sentence), `labels`, and for a classifier `validation_labels` and
     `threshold`. What it does not say, the card leaves out.
@@ -174,18 +176,13 @@ def write_card(folder: Path, recipe: Recipe, title: str, metrics: dict | None = 
     threshold = metrics.get("threshold")
     request = metrics.get("prompt", "classify")
     judge = recipe.judge
-    write_facts(
-        folder, Facts(recipe.model, recipe.problems.prompts, judge.max_new_tokens, threshold, request, judge.analysis)
-    )
+    facts = Facts(recipe.model, recipe.problems.prompts, judge.max_new_tokens, threshold, request, judge.analysis, kind)
+    write_facts(folder, facts)
     embedded = recipe.model.name == EMBEDDED
     base = "the model embedded in minisw" if embedded else recipe.model.name
     head = "" if embedded else f"base_model: {recipe.model.name}\n"
-    what = (
-        "It writes an analysis of the step, then `\\boxed{Positive}` or `\\boxed{Negative}`."
-        if threshold is None
-        else f"It is a classifier: it replies + or -, and the step counts as Positive if P(+) is at least {threshold:g}."
-    )
-    facts = [
+    what = WHAT[kind] if threshold is None else WHAT[kind].format(threshold=threshold)
+    lines = [
         f"Made by minisw with {_preset(recipe)}, seed {recipe.seed}; the run's recipe.json holds every setting.",
         f"Problems: {recipe.problems.source}.",
         f"Labels: {_labels(recipe, metrics)}.",
@@ -205,7 +202,7 @@ A LoRA adapter (rank {recipe.lora.rank}, alpha {recipe.lora.alpha}) on {base} th
 mathematics problems. {what}
 minisw reproduces *StepWiser: stepwise generative judges* (arXiv 2508.19229) on one machine.
 
-{chr(10).join("- " + fact for fact in facts if fact)}
+{chr(10).join("- " + line for line in lines if line)}
 
 ```python
 from minisw import load_judge

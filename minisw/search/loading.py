@@ -8,9 +8,7 @@ from pathlib import Path
 from minisw.engine.loading import load_base
 from minisw.engine.sampler import make_sampler
 from minisw.judges.base import Judge
-from minisw.judges.discriminative import DiscriminativeJudge
-from minisw.judges.generative import GenerativeJudge
-from minisw.judges.saved import SLOTS, LoadedJudge, load_judge, read_facts
+from minisw.judges.saved import SLOTS, load_judge, read_facts
 from minisw.policy import POLICY, Policy
 from minisw.prompts import BY_NAME
 from minisw.recipe import ModelKnobs, Recipe
@@ -24,7 +22,7 @@ def load_search(policy: Path, judge: Path, votes: int = 1) -> tuple[Policy, Judg
     """
     recipe = _recipe_of(policy)
     loaded = load_judge(judge)
-    built = as_judge(loaded, votes)
+    built = loaded.build(votes)
     lm, sampler = loaded.context.lm, loaded.context.sampler
     # a merged judge is a model of its own, and its adapter cannot be switched off
     if loaded.adapter is None or _base(read_facts(judge).model) != _base(recipe.model):
@@ -37,15 +35,6 @@ def load_search(policy: Path, judge: Path, votes: int = 1) -> tuple[Policy, Judg
 def _base(model: ModelKnobs) -> ModelKnobs:
     """What decides the model. Judges are saved without their device."""
     return dataclasses.replace(model, device="auto")
-
-
-def as_judge(loaded: LoadedJudge, votes: int = 1) -> Judge:
-    """A loaded judge as a judge of `LabelledStep`s. Raises ValueError for several votes of a classifier."""
-    if loaded.threshold is None:
-        return GenerativeJudge(loaded.context, loaded.adapter, loaded.name, 1.0 if votes > 1 else 0.0, votes)
-    if votes > 1:
-        raise ValueError("this judge is a classifier, which always gives the same answer: leave --votes at 1")
-    return DiscriminativeJudge(loaded.context, loaded.adapter, loaded.threshold, loaded.request)
 
 
 def _recipe_of(folder: Path) -> Recipe:

@@ -17,6 +17,7 @@ from minisw.engine.sampler import make_sampler
 from minisw.judges.base import JudgeContext, JudgeTrainer, Outcome
 from minisw.judges.registry import trainings
 from minisw.judges.saved import write_card
+from minisw.judges.self_supervised import SELF_SUPERVISED
 from minisw.labels import QUESTIONS, balanced_steps, load_steps
 from minisw.records import Solution, read_jsonl, write_json
 from minisw.runs import Run
@@ -31,13 +32,15 @@ def run_stage(run: Run) -> None:
     for entry in trainings(run.recipe):
         metrics[entry.id] = entry.train(trainer)
         if entry.has_adapter:
-            write_card(run.folder / "judges" / entry.id, run.recipe, entry.title, metrics[entry.id])
+            write_card(run.folder / "judges" / entry.id, run.recipe, entry.title, metrics[entry.id], entry.kind)
     write_json(run.folder / "judges" / "metrics.json", metrics)
 
 
 def judge_trainer(run: Run) -> JudgeTrainer:
     """The run's labels, knobs and seeds for training judges; trainings are saved in judges/ and resume there."""
     recipe, labels = run.recipe, run.folder / "annotate"
+    if SELF_SUPERVISED in recipe.judge.judges:
+        run.policy()  # it reads the hidden states of the policy, which this loads
     train, validation = (load_steps(labels, split, recipe.annotate) for split in ("train", "validation"))
     if recipe.judge.balanced:
         steps = balanced_steps(train, recipe.judge.labels, run.seed_of("balance"), recipe.judge.passes)

@@ -13,7 +13,10 @@ from minisw.judges.registry import REGISTRY, by_id, entries, trainings
 from minisw.recipe import Recipe, TrainedJudge
 
 FEWER = ["stepwiser_tenth", "stepwiser_hundredth"]
-TRAINED = ["discriminative", "few_shot", "rejection_sampled", "stepwiser", "stepwiser_from_rs", *FEWER]
+TRAINED = [
+    "discriminative", "scalar_head", "self_supervised", "few_shot", "rejection_sampled", "genprm", "thinkprm", "stepwiser",
+    "stepwiser_from_rs", *FEWER,
+]  # fmt: skip
 RECIPE = Recipe()
 
 
@@ -41,13 +44,16 @@ def test_what_a_recipe_trains_and_evaluates(judges, trained):
     assert [entry.id for entry in entries(recipe)] == ["always_positive", "untrained", *trained]
 
 
-def test_every_judge_is_built_with_its_own_adapter_title_and_threshold(tiny_lm, context_of):
+def test_every_judge_is_built_with_its_own_adapter_title_and_threshold(new_lm, context_of):
+    tiny_lm = new_lm()
+    tiny_lm.heads = {"scalar_head": "a head", "self_supervised": "another"}
     for entry in REGISTRY:
         judge = entry.build(context_of(tiny_lm), {"threshold": 0.125, "prompt": "judge", "examples": {"true": [["a", "b"]]}})
         assert judge.name == entry.title
         assert getattr(judge, "adapter", None) == (entry.id if entry.trained and entry.has_adapter else None)
         assert getattr(judge, "examples", {"true": [["a", "b"]]}) == {"true": [["a", "b"]]}
-        assert getattr(judge, "threshold", 0.125) == 0.125
+        assert entry.id == "thinkprm" or getattr(judge, "threshold", 0.125) == 0.125
+        assert getattr(judge, "head", tiny_lm.heads.get(entry.id)) == tiny_lm.heads.get(entry.id)
         assert entry.id != "discriminative" or judge.request == "judge"
 
 

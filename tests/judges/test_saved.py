@@ -84,7 +84,7 @@ def loaded(new_lm, context_of, fake_sampler):
     """A generative judge on the tiny model with a scripted sampler: one vote in three is Positive."""
     lm = new_lm("judge", noise=0.5)
     sampler = fake_sampler(lm, lambda text, k: f"The step says 7. {[NEGATIVE, POSITIVE, NEGATIVE][k % 3]}")
-    return saved.LoadedJudge(context_of(lm, sampler), "judge")
+    return saved.LoadedJudge(context_of(lm, sampler), "judge", "judge", saved.Facts(RECIPE.model, "arithmetic", 40))
 
 
 def test_steps_are_judged_given_those_before_them_and_votes_are_an_argument(loaded):
@@ -142,7 +142,7 @@ def test_the_card_says_what_it_is(folder, tmp_path):
 def test_a_card_says_what_was_trained_on_what(tmp_path):
     recipe = PRESETS["smoke"]
     metrics = {"training": "SFT on + and -", "labels": 16, "validation_labels": 9, "threshold": 0.375}
-    saved.write_card(tmp_path, dataclasses.replace(recipe, seed=4), "discriminative", metrics)
+    saved.write_card(tmp_path, dataclasses.replace(recipe, seed=4), "discriminative", metrics, "discriminative")
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "with preset smoke, seed 4;" in card and "base_model: Qwen/Qwen2.5-0.5B-Instruct\n" in card
     assert "16 distinct steps, 9 more for validation, from rollouts (4 completions" in card
@@ -158,20 +158,28 @@ def test_a_card_says_what_was_trained_on_what(tmp_path):
 @pytest.mark.parametrize("analysis", [True, False])
 def test_the_facts_say_how_a_judge_was_asked(request_, analysis, tmp_path):
     recipe = dataclasses.replace(RECIPE, judge=dataclasses.replace(RECIPE.judge, analysis=analysis))
-    saved.write_card(tmp_path, recipe, "discriminative", {"threshold": 0.25, "prompt": request_})
+    saved.write_card(tmp_path, recipe, "discriminative", {"threshold": 0.25, "prompt": request_}, "discriminative")
     facts = saved.read_facts(tmp_path)
-    assert (facts.request, facts.analysis, facts.threshold) == (request_, analysis, 0.25)
+    assert (facts.request, facts.analysis, facts.threshold, facts.kind) == (request_, analysis, 0.25, "discriminative")
     values = json.loads((tmp_path / saved.FACTS).read_text(encoding="utf-8"))
-    del values["request"], values["analysis"]  # as written before there was a choice
+    del values["request"], values["analysis"], values["kind"]  # as written before there was a choice
     (tmp_path / saved.FACTS).write_text(json.dumps(values), encoding="utf-8")
-    assert (saved.read_facts(tmp_path).request, saved.read_facts(tmp_path).analysis) == ("classify", True)
+    facts = saved.read_facts(tmp_path)
+    assert (facts.request, facts.analysis, facts.kind) == ("classify", True, "discriminative")
+    values["threshold"] = None
+    (tmp_path / saved.FACTS).write_text(json.dumps(values), encoding="utf-8")
+    assert saved.read_facts(tmp_path).kind == "generative"
+    (tmp_path / saved.FACTS).write_text(json.dumps(values | {"kind": "referee"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="is damaged"):
+        saved.read_facts(tmp_path)
 
 
 def test_a_loaded_classifier_answers_its_own_request(new_lm, context_of):
     lm = new_lm("judge", noise=0.5)
     found = {}
     for request_ in ("classify", "judge"):
-        found[request_] = saved.LoadedJudge(context_of(lm), "judge", threshold=0.5, request=request_).judge(PROBLEM, STEPS)
+        facts = saved.Facts(RECIPE.model, "arithmetic", 40, threshold=0.5, request=request_, kind="discriminative")
+        found[request_] = saved.LoadedJudge(context_of(lm), "judge", "judge", facts).judge(PROBLEM, STEPS)
         items = [LabelledStep("", PROBLEM, tuple(s + "\n\n" for s in STEPS[:i]), STEPS[i] + "\n\n", True) for i in (0, 1)]
         assert found[request_] == DiscriminativeJudge(context_of(lm), "judge", 0.5, request_).judge(items)
     assert found["classify"] != found["judge"]
@@ -184,7 +192,7 @@ def test_a_judge_that_gives_no_analysis_is_loaded_as_one(tmp_path):
     recipe = dataclasses.replace(RECIPE, judge=dataclasses.replace(RECIPE.judge, analysis=False))
     saved.write_card(tmp_path, recipe, "GRPO", {"prompt": "judge"})
     judge = load_judge(tmp_path)
-    assert judge.context.analysis is False and judge.request == "judge"
+    assert judge.context.analysis is False and judge.facts.request == "judge"
     assert all(j.analysis.startswith(BOX) for j in judge.judge(PROBLEM, STEPS))
 
 
@@ -193,11 +201,11 @@ def test_a_saved_classifier_judges_as_a_classifier(tmp_path):
     lm = load_base(RECIPE.model)
     lm.new_adapter("discriminative", RECIPE.lora, 0)
     lm.save_adapter("discriminative", tmp_path / "discriminative")
-    saved.write_card(tmp_path / "discriminative", RECIPE, "discriminative", {"threshold": 0.0})
+    saved.write_card(tmp_path / "discriminative", RECIPE, "discriminative", {"threshold": 0.0}, "discriminative")
     judge = load_judge(tmp_path / "discriminative")
     judgments = judge.judge(PROBLEM, STEPS)
     assert [j.verdict for j in judgments] == [True, True] and all(0 < j.p_positive < 1 and j.tokens == 1 for j in judgments)
-    judge.threshold = 1.0
+    judge.facts = dataclasses.replace(judge.facts, threshold=1.0)
     assert [j.verdict for j in judge.judge(PROBLEM, STEPS)] == [False, False]
     with pytest.raises(ValueError, match="is a classifier"):
         judge.judge(PROBLEM, STEPS, votes=3)
