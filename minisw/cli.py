@@ -40,7 +40,7 @@ class Command(Recipe):
     """Run only this stage: segment, annotate, judges, evaluate, search or report."""
     dry_run: bool = False
     """Print the plan and write nothing."""
-    study: Literal["", "ablations", "habits", "data-efficiency"] = ""
+    study: Literal["", "ablations", "habits", "components", "data-efficiency"] = ""
     """Train judges that differ in one setting instead of a whole run (minisw/study/); --out is the study's folder."""
     arms: tuple[str, ...] = ()
     """Only these arms of the study; without it, all."""

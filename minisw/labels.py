@@ -147,6 +147,23 @@ def balanced_steps(steps: Sequence[LabelledStep], count: int, seed: int, passes:
     return [steps[i] for i in balanced([s.label for s in steps], count, seed, passes)]
 
 
+def whole_solutions(steps: Sequence[LabelledStep], most: int, seed: int) -> list[LabelledStep]:
+    """The steps of whole solutions, drawn at random, that have at most `most` steps together; at least one solution.
+
+    For judges that learn from whole solutions: they get no more labels than the others.
+    """
+    solutions: dict[tuple[str, int], list[LabelledStep]] = {}
+    for step in steps:
+        solutions.setdefault((step.problem_id, step.solution), []).append(step)
+    drawn = list(solutions.values())
+    random.Random(seed).shuffle(drawn)
+    chosen: list[LabelledStep] = []
+    for own in drawn:
+        if not chosen or len(chosen) + len(own) <= most:
+            chosen += own
+    return chosen
+
+
 def choose_solutions(groups: Sequence[Sequence[Solution]], keep: int, most: int, right: float = 0.25) -> list[Solution]:
     """Solutions to annotate: at most `keep` per problem and `most` in all; a share `right` of them have the right answer.
 

@@ -285,3 +285,22 @@ def test_summary_of_q_by_hand():
         "change_positive": pytest.approx(0.25 / 3),
         "change_negative": -0.125,
     }
+
+
+def solution_steps(number: int, length: int) -> list[LabelledStep]:
+    return [LabelledStep(f"p{number // 2}", "Q", (), f"{number}-{i}", i < length - 1, number) for i in range(length)]
+
+
+@pytest.mark.parametrize("most", [1, 5, 9, 10, 14, 100])
+def test_whole_solutions_have_at_most_so_many_steps_and_are_never_cut(most):
+    """Solutions of one problem are different solutions; one is returned even if it alone is too long."""
+    solutions = [solution_steps(number, length) for number, length in enumerate((3, 2, 4, 5))]
+    everything = [step for own in solutions for step in own]
+    found = [whole_solutions(everything, most, seed) for seed in range(8)]
+    for chosen in found:
+        own = [steps for steps in solutions if steps[0] in chosen]
+        assert sorted(map(id, chosen)) == sorted(id(step) for steps in own for step in steps)
+        assert len(chosen) <= most or len(own) == 1
+        rest = [len(steps) for steps in solutions if steps[0] not in chosen]
+        assert all(len(chosen) + length > most for length in rest)  # no other one would have fitted
+    assert whole_solutions(everything, most, 3) == found[3] and (most >= 14 or len({tuple(f) for f in found}) > 1)

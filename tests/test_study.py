@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from test_resume import TOY
 
+import minisw.study as STUDY_PACKAGE
 from minisw.cli import parse
 from minisw.judges import registry
 from minisw.recipe import Recipe
@@ -196,6 +197,7 @@ def test_every_contrast_names_an_arm_and_a_judge_of_it(a_study):
     sides = {f"{arm.id}/{judge}" for arm in a_study.arms for judge in study.judges_of(a_study, arm)}
     assert all({c.a, c.b} <= sides and c.a != c.b for c in a_study.contrasts)
     trained = {entry.id for entry in registry.REGISTRY}
+    assert f"--study {a_study.name}" in STUDY_PACKAGE.__doc__ and parse(["--study", a_study.name]).study == a_study.name
     assert {judge for arm in a_study.arms for judge in study.judges_of(a_study, arm)} <= trained
     assert {arm.labels for arm in a_study.arms} <= {*a_study.labels, OWN}
 

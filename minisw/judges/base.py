@@ -119,7 +119,7 @@ class JudgeTrainer:
     context: JudgeContext
     steps: Sequence[LabelledStep]  # training labels, balanced
     validation: Sequence[LabelledStep] = ()  # whole solutions that choose the classifier's settings; never trained on
-    solutions: Sequence[LabelledStep] = ()  # all labels of whole solutions, up to the first error: for judges of solutions
+    solutions: Sequence[LabelledStep] = ()  # as many labels of whole solutions, up to the first error: for judges of solutions
     outcomes: Sequence[Outcome] = ()  # solutions without step labels: for judges that learn from outcomes
     rationale_writer: JudgeContext | None = None  # who writes the analyses that SFT judges learn from; None: the base itself
     knobs: JudgeKnobs = JudgeKnobs()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from minisw.judges.base import AlwaysPositive, Judge, JudgeContext, JudgeTrainer
 from minisw.judges.discriminative import DISCRIMINATIVE, train_classifier
-from minisw.judges.genprm import GENPRM, train_genprm
+from minisw.judges.genprm import GENPRM, Parts, judge_of, train_genprm
 from minisw.judges.kinds import GENERATIVE, Settings, build
 from minisw.judges.prompted import FEW_SHOT, FewShotJudge, choose_examples, untrained_judge
 from minisw.judges.rejection_sampled import REJECTION_SAMPLED, train_rejection_sampled
@@ -47,6 +47,7 @@ class Entry:
     train: Callable[[JudgeTrainer], dict] | None = None
     has_adapter: bool = True  # False: its training changes no weights
     kind: str = GENERATIVE  # of judges/kinds.py: how a saved adapter is served
+    analysis: bool = True  # False: the verdict comes at once, whatever the recipe says
 
     @property
     def trained(self) -> bool:
@@ -67,6 +68,20 @@ def _trained(adapter: str, title: str, source: str, train: Callable, kind: str =
     return Entry(adapter, title, source, judge, train, kind=kind)
 
 
+def _genprm_with(parts: Parts) -> Entry:
+    """An entry of GenPRM's ablation: its judge with only these parts of a reply before the verdict."""
+    adapter, title = f"{GENPRM}_{parts}", f"GenPRM, {parts}"
+    return Entry(
+        adapter,
+        title,
+        "GenPRM, ablation",
+        build=lambda context, metrics: judge_of(context, adapter, title, parts),
+        train=lambda trainer: train_genprm(trainer, adapter, parts),
+        kind=GENPRM if parts == "code" else GENERATIVE,
+        analysis=parts != "neither",
+    )
+
+
 REGISTRY: tuple[Entry, ...] = (
     Entry("always_positive", AlwaysPositive.name, "baseline", build=lambda context, metrics: AlwaysPositive()),
     Entry(UNTRAINED, "untrained judge", "StepWiser §3.3", build=lambda context, metrics: untrained_judge(context)),
@@ -83,6 +98,7 @@ REGISTRY: tuple[Entry, ...] = (
     ),
     _trained(REJECTION_SAMPLED, "RS-FT", "StepWiser §3.3", train=train_rejection_sampled),
     _trained(GENPRM, "GenPRM", "GenPRM", train_genprm, GENPRM),
+    *(_genprm_with(parts) for parts in ("analysis", "code", "neither")),
     _trained(THINKPRM, "ThinkPRM", "ThinkPRM", train_thinkprm, THINKPRM),
     _trained(STEPWISER, "StepWiser", "StepWiser §3.3", train=train_as_the_recipe_says),
     _trained(

@@ -2,10 +2,11 @@
 
     step score      P = sigmoid(MLP(h)),   h: the policy's state at the last token of the step's closing tag
     solution score  the geometric mean of its step scores
-    loss            Σ w · BCE(P, outcome of the whole solution) / steps,   w = 1 if P is on the outcome's side of 0.5, else 0
+    loss            Σ w · BCE(P, outcome of the whole solution),   w > 0 only if P is on the outcome's side of 0.5
 
-In the first epoch, the warm-up, w = 1 for all steps: an untrained head has no opinion. The warm-up, the head's width and the
-divisor (all steps of a batch) are our choices. The policy is frozen, so its states are computed once and kept in memory.
+In the first epoch, the warm-up, every step has a weight: an untrained head has no opinion. The warm-up, the head's width and
+equal weights of right and wrong solutions in a batch are our choices. The policy is frozen, so its states are computed once
+and kept in memory.
 
 No step label is trained on; learning rate, epochs and threshold are chosen on the run's validation labels (`sweep.py`).
 """
@@ -78,26 +79,37 @@ def outcome_steps(outcomes: Sequence[Outcome]) -> list[LabelledStep]:
     ]
 
 
-def outcome_loss(logits: torch.Tensor, outcomes: torch.Tensor, masked: bool, count: int) -> tuple[torch.Tensor, dict]:
-    """The loss of some steps of a batch of `count`, and numbers to add up: `loss`, and `used`, the steps that are not masked.
+def step_weights(logits: torch.Tensor, outcomes: torch.Tensor, masked: bool) -> torch.Tensor:
+    """The weight of each step of a batch in the loss: 0 if it is masked; the used steps of either outcome sum to 1/2.
 
-    `logits` and `outcomes` (1 right, 0 wrong): [steps]. A logit of 0 is on neither side.
+    `logits` and `outcomes` (1 right, 0 wrong): [steps]. A logit of 0 is on neither side. Without the balance, the side with
+    more agreeing steps would pull every prediction to itself: then the mask hides the other side, and training never returns.
     """
-    agrees = logits.detach() * (2 * outcomes - 1) > 0
-    used = agrees if masked else torch.ones_like(agrees)
+    used = (logits * (2 * outcomes - 1) > 0) | (not masked)
+    weights = torch.zeros_like(outcomes)
+    for side in (0.0, 1.0):
+        own = used & (outcomes == side)
+        weights[own] = 0.5 / max(1, int(own.sum()))
+    return weights
+
+
+def outcome_loss(logits: torch.Tensor, outcomes: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    """The weighted loss of some steps, and numbers to add up: `loss`, and `used`, the steps that have a weight."""
     losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, outcomes, reduction="none")
-    loss = (losses * used).sum() / count
-    return loss, {"loss": loss.item(), "used": int(used.sum())}
+    loss = (losses * weights).sum()
+    return loss, {"loss": loss.item(), "used": int((weights > 0).sum())}
 
 
 def update(
     lm: LanguageModel, head: Head, states: torch.Tensor, outcomes: torch.Tensor, optimizer: torch.optim.Optimizer, masked: bool
 ) -> dict:
     """One optimizer step on `states` [steps, hidden] with `outcomes` [steps]; returns its metrics."""
+    with torch.no_grad():
+        weights = step_weights(head(states), outcomes, masked)
     for attempt in attempts(lm, len(states), optimizer):
         with attempt:
             own = distributed.shard(range(len(states)))
-            attempt.backward(*outcome_loss(head(states[own]), outcomes[own], masked, len(states)))
+            attempt.backward(*outcome_loss(head(states[own]), outcomes[own], weights[own]))
         attempt.step()
     return {**attempt.sums, "grad_norm": attempt.grad_norm, "overflows": attempt.overflows}
 

@@ -18,7 +18,7 @@ from minisw.judges.base import JudgeContext, JudgeTrainer, Outcome
 from minisw.judges.registry import trainings
 from minisw.judges.saved import write_card
 from minisw.judges.self_supervised import SELF_SUPERVISED
-from minisw.labels import QUESTIONS, balanced_steps, load_steps
+from minisw.labels import QUESTIONS, balanced_steps, load_steps, whole_solutions
 from minisw.records import Solution, read_jsonl, write_json
 from minisw.runs import Run
 
@@ -32,7 +32,9 @@ def run_stage(run: Run) -> None:
     for entry in trainings(run.recipe):
         metrics[entry.id] = entry.train(trainer)
         if entry.has_adapter:
-            write_card(run.folder / "judges" / entry.id, run.recipe, entry.title, metrics[entry.id], entry.kind)
+            judge = dataclasses.replace(run.recipe.judge, analysis=run.recipe.judge.analysis and entry.analysis)
+            recipe = dataclasses.replace(run.recipe, judge=judge)
+            write_card(run.folder / "judges" / entry.id, recipe, entry.title, metrics[entry.id], entry.kind)
     write_json(run.folder / "judges" / "metrics.json", metrics)
 
 
@@ -55,7 +57,7 @@ def judge_trainer(run: Run) -> JudgeTrainer:
         context=run.judge_context,
         steps=steps,
         validation=validation,
-        solutions=train,
+        solutions=whole_solutions(train, len(set(steps)), run.seed_of("solutions")),
         outcomes=load_outcomes(labels),
         rationale_writer=writer_context(run) if recipe.judge.writer else None,
         knobs=recipe.judge,

@@ -4,19 +4,23 @@ The labels of an arm are the first of one balanced pool, so a smaller budget is 
 labels, which cost no rollouts; arms whose name begins with "mc" have Monte-Carlo labels of the same kind of solutions, up to a
 tenth of the pool, for the claim that such labels suffice.
 
-    classifiers    settings chosen on validation labels in each arm: three learning rates up to a tenth of the pool; above it one
-                   (1e-3), because a sweep would take hours. The number of epochs is chosen in every arm
-    RS-FT          the same number of sampled replies in all, but at least two a label
-    StepWiser      the same number of GRPO steps, whatever the number of labels
+    classifiers                settings are chosen on validation labels in each arm: three learning rates up to a tenth of the
+                               pool, and one (1e-3) above it, because a sweep would take hours; epochs are always chosen
+    RS-FT, GenPRM, ThinkPRM    the same number of sampled replies in all, but at least two a label
+    StepWiser                  the same number of GRPO steps, whatever the number of labels
 """
 
 from __future__ import annotations
 
 from minisw.judges.discriminative import DISCRIMINATIVE
+from minisw.judges.genprm import GENPRM
 from minisw.judges.prompted import FEW_SHOT
 from minisw.judges.registry import UNTRAINED
 from minisw.judges.rejection_sampled import REJECTION_SAMPLED
+from minisw.judges.scalar_head import SCALAR_HEAD
+from minisw.judges.self_supervised import SELF_SUPERVISED
 from minisw.judges.stepwiser import STEPWISER
+from minisw.judges.thinkprm import THINKPRM
 from minisw.study.base import Arm, Change, Contrast, Study, several, with_knobs
 
 POOL = 8000
@@ -46,7 +50,7 @@ DATA_EFFICIENCY = Study(
     "data-efficiency",
     "F1 against labels and against compute",
     (
-        Arm("0", "no labels", labels=EXACT, judges=(UNTRAINED, FEW_SHOT)),
+        Arm("0", "no labels", labels=EXACT, judges=(UNTRAINED, FEW_SHOT, SELF_SUPERVISED)),
         *(Arm(str(count), f"{count} labels", budget(count), labels=EXACT) for count in BUDGETS),
         *(Arm(f"mc{count}", f"{count} Monte-Carlo labels", budget(count), labels=MC) for count in BUDGETS if count <= MOST_MC),
     ),
@@ -76,7 +80,7 @@ DATA_EFFICIENCY = Study(
             -0.008,
         ),
     ),
-    judges=(STEPWISER, DISCRIMINATIVE, REJECTION_SAMPLED),
+    judges=(STEPWISER, DISCRIMINATIVE, REJECTION_SAMPLED, GENPRM, THINKPRM, SCALAR_HEAD),
     labels={
         EXACT: several(solutions_for(POOL), with_knobs("annotate", source="exact")),
         MC: solutions_for(MOST_MC),

@@ -8,14 +8,14 @@ from typing import get_args
 import pytest
 import torch
 
-from minisw.judges.base import JudgeTrainer, seeds_from
+from minisw.judges.base import JudgeTrainer, Outcome, seeds_from
 from minisw.judges.registry import REGISTRY, by_id, entries, trainings
 from minisw.recipe import Recipe, TrainedJudge
 
 FEWER = ["stepwiser_tenth", "stepwiser_hundredth"]
 TRAINED = [
-    "discriminative", "scalar_head", "self_supervised", "few_shot", "rejection_sampled", "genprm", "thinkprm", "stepwiser",
-    "stepwiser_from_rs", *FEWER,
+    "discriminative", "scalar_head", "self_supervised", "few_shot", "rejection_sampled", "genprm",
+    "genprm_analysis", "genprm_code", "genprm_neither", "thinkprm", "stepwiser", "stepwiser_from_rs", *FEWER,
 ]  # fmt: skip
 RECIPE = Recipe()
 
@@ -27,6 +27,7 @@ def test_ids_are_unique_and_adapter_names_have_no_dot():
     assert [entry.id for entry in REGISTRY if entry.trained] == TRAINED == list(get_args(TrainedJudge))  # what a recipe may name
     assert [entry.id for entry in REGISTRY if not entry.has_adapter] == ["few_shot"]
     assert all(by_id(name).id == name for name in ids)
+    assert [entry.id for entry in REGISTRY if not entry.analysis] == ["genprm_neither"]
 
 
 @pytest.mark.parametrize(
@@ -89,17 +90,19 @@ def test_a_stage_trains_the_adapter_that_the_entry_names(entry, tiny_lm, context
     def train_adapter(name, fit, total, what):
         asked.append(name)
         assert total > 0
-        if name == "rejection_sampled":
-            return {"replies": 1, "right": 1, "curve": []}
+        counts = dict.fromkeys(("replies", "right", "solutions", "dropped", "chains_tried", "chains_kept"), 1)
+        if "prm" in name or name == "rejection_sampled":
+            return counts | {"curve": []}
         return [{"prompt": "judge", "lr": 1e-3, "epochs": 1, "auc": 0.5, "threshold": 0.5}]
 
     class Adapters:
-        adapters = ("rejection_sampled",)
+        adapters = ("rejection_sampled", "policy")
         chat, encode = tiny_lm.chat, tiny_lm.encode
 
     context = dataclasses.replace(context_of(tiny_lm), lm=Adapters)
-    metrics = entry.train(JudgeTrainer(context, steps, steps, train_adapter=train_adapter))
-    assert asked == [entry.id] and metrics["labels"] == 5 and metrics["training"]
+    outcomes = [Outcome("Q", ("a",), right) for right in (True, False)]
+    metrics = entry.train(JudgeTrainer(context, steps, steps, outcomes=outcomes, train_adapter=train_adapter))
+    assert asked == [entry.id] and metrics["labels"] == (0 if entry.id == "self_supervised" else 5) and metrics["training"]
 
 
 @pytest.mark.parametrize("start", ["base", "rejection_sampled"])

@@ -21,6 +21,7 @@ from minisw.judges.self_supervised import (
     outcome_loss,
     outcome_steps,
     solution_score,
+    step_weights,
     train_self_supervised,
     update,
 )
@@ -98,22 +99,30 @@ def test_outcome_accuracy_compares_solution_scores_with_outcomes():
 # --- the loss --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_mask_keeps_the_steps_on_their_outcomes_side():
-    logits = torch.tensor([2.0, -1.0, 0.5, -3.0, 0.0, 0.0], requires_grad=True)
-    outcomes = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
-    loss, sums = outcome_loss(logits, outcomes, masked=True, count=12)
-    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-3))) / 12
+def test_the_mask_keeps_the_steps_on_their_outcomes_side_and_balances_the_sides():
+    logits = torch.tensor([2.0, -1.0, 0.5, -3.0, 0.0, 0.0, -0.1])
+    outcomes = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    assert step_weights(logits, outcomes, masked=True).tolist() == [0.5, 0, 0, 0.25, 0, 0, 0.25]
+    third, fourth = pytest.approx(1 / 6), 0.5 / 4
+    assert step_weights(logits, outcomes, masked=False).tolist() == [third, third, fourth, fourth, third, fourth, fourth]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_side_without_steps_has_no_weight(masked):
+    weights = step_weights(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]), masked)
+    assert weights.tolist() == [0.25, 0.25]
+    assert step_weights(torch.tensor([-1.0]), torch.tensor([1.0]), masked).tolist() == [0.0 if masked else 0.5]
+
+
+def test_the_loss_is_weighted_cross_entropy():
+    logits = torch.tensor([2.0, -1.0, 0.5, -3.0], requires_grad=True)
+    outcomes, weights = torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([0.5, 0.0, 0.0, 0.25])
+    loss, sums = outcome_loss(logits, outcomes, weights)
+    expected = 0.5 * math.log(1 + math.exp(-2)) + 0.25 * math.log(1 + math.exp(-3))
     assert loss.item() == pytest.approx(expected, rel=1e-5) and sums == {"loss": pytest.approx(expected, rel=1e-5), "used": 2}
     loss.backward()
-    assert [g != 0 for g in logits.grad.tolist()] == [True, False, False, True, False, False]
+    assert [g != 0 for g in logits.grad.tolist()] == [True, False, False, True]
     assert logits.grad[0] < 0 < logits.grad[3]  # further to their sides
-
-
-def test_without_the_mask_every_step_counts():
-    logits, outcomes = torch.tensor([2.0, -1.0, 0.5, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
-    loss, sums = outcome_loss(logits, outcomes, masked=False, count=4)
-    expected = sum(math.log(1 + math.exp(x)) for x in (-2.0, 1.0, 0.5, 0.0)) / 4
-    assert loss.item() == pytest.approx(expected, rel=1e-5) and sums == {"loss": pytest.approx(expected, rel=1e-5), "used": 4}
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -123,7 +132,7 @@ def test_a_step_follows_the_gradient_of_the_loss(masked, new_lm):
     outcomes = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
     before = [p.detach().clone() for p in head.parameters()]
     with trainable(head.parameters()):
-        loss, sums = outcome_loss(head(states), outcomes, masked, 6)
+        loss, sums = outcome_loss(head(states), outcomes, step_weights(head(states).detach(), outcomes, masked))
         gradients = torch.autograd.grad(loss, list(head.parameters()))
         metrics = update(lm, head, states, outcomes, torch.optim.SGD(head.parameters(), lr=1.0), masked)
     norm = torch.cat([g.flatten() for g in gradients]).norm().item()

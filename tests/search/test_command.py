@@ -12,6 +12,7 @@ import pytest
 from minisw import records
 from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.judges.generative import GenerativeJudge
+from minisw.judges.saved import Facts, LoadedJudge
 from minisw.prompts import ARITHMETIC
 from minisw.recipe import ModelKnobs, PolicyKnobs, ProblemKnobs, Recipe
 from minisw.search import __main__ as command
@@ -258,7 +259,7 @@ def saved(tmp_path, monkeypatch):
     (folder / "adapter_config.json").write_text("{}")
     records.write_json(tmp_path / "run" / "recipe.json", recipe.to_json())
     context = SimpleNamespace(lm=Loaded(), sampler="the judge's", analysis=True)
-    judge = SimpleNamespace(context=context, adapter="judge", name="stepwiser", threshold=None, request="classify")
+    judge = LoadedJudge(context, "judge", "stepwiser", Facts(model))
     here = SimpleNamespace(folder=folder, judge=judge, facts=SimpleNamespace(model=model), bases=[], model=model)
     monkeypatch.setattr(loading, "load_judge", lambda path: judge)
     monkeypatch.setattr(loading, "read_facts", lambda path: here.facts)
@@ -288,10 +289,10 @@ def test_another_base_or_a_merged_judge_needs_a_second_model(saved):
 
 
 def test_a_classifier_can_search_too_but_not_vote(saved):
-    saved.judge.threshold, saved.judge.request = 0.7, "judge"
+    saved.judge.facts = Facts(saved.model, threshold=0.7, request="judge", kind="discriminative")
     _, judge = loading.load_search(saved.folder, "judge")
     assert isinstance(judge, DiscriminativeJudge) and (judge.adapter, judge.threshold, judge.request) == ("judge", 0.7, "judge")
-    with pytest.raises(ValueError, match="always gives the same answer: leave --votes at 1"):
+    with pytest.raises(ValueError, match="always gives the same answer: leave votes at 1"):
         loading.load_search(saved.folder, "judge", 2)
 
 
