@@ -296,11 +296,11 @@ def test_whole_solutions_have_at_most_so_many_steps_and_are_never_cut(most):
     """Solutions of one problem are different solutions; one is returned even if it alone is too long."""
     solutions = [solution_steps(number, length) for number, length in enumerate((3, 2, 4, 5))]
     everything = [step for own in solutions for step in own]
-    found = [whole_solutions(everything, most, seed) for seed in range(8)]
+    found = [labels.whole_solutions(everything, most, seed) for seed in range(8)]
     for chosen in found:
         own = [steps for steps in solutions if steps[0] in chosen]
         assert sorted(map(id, chosen)) == sorted(id(step) for steps in own for step in steps)
         assert len(chosen) <= most or len(own) == 1
         rest = [len(steps) for steps in solutions if steps[0] not in chosen]
         assert all(len(chosen) + length > most for length in rest)  # no other one would have fitted
-    assert whole_solutions(everything, most, 3) == found[3] and (most >= 14 or len({tuple(f) for f in found}) > 1)
+    assert labels.whole_solutions(everything, most, 3) == found[3] and (most >= 14 or len({tuple(f) for f in found}) > 1)
