@@ -232,7 +232,7 @@ def test_a_toy_study_makes_labels_and_measures_each_judge(tmp_path, monkeypatch)
     assert 0 < len(items) <= recipe.evaluate.solutions and all(-1 <= item.label < len(item.chunks) for item in items)
     assert (tmp_path / "labels-0" / "annotate" / "train.jsonl").exists() and not (tmp_path / "labels-0" / "judges").exists()
     used = json.loads((tmp_path / "labels-0" / "usage.json").read_text())
-    assert used["forward"] > used["trained"] > 0 and used["flops"] > 0
+    assert used["forward"] > 0 and used["trained"] > 0 and used["flops"] > 0
     exact = with_knobs("annotate", source="exact")(recipe)
     with monkeypatch.context() as patch:  # the same segmentation: only its labels are made
         patch.setattr("minisw.stages.segment.train_sft", None)
