@@ -7,7 +7,8 @@
     python -m minisw.course gradebook a2 FOLDER --csv FILE     every submission in a folder; interrupted, it resumes
     python -m minisw.course mutants [a2] [--json FILE]         every wrong version is caught, every relation catches one
 
-Submissions run in a closed process (worker.py); where this machine cannot close one, --unsafe does without what is missing.
+Submissions run in a closed process (minisw/verify/remote.py). Where this machine cannot close one, --unsafe does without what it
+lacks.
 Exit status: 0 graded, 2 bad input, 3 the reference fails on this machine and nothing was graded.
 """
 
@@ -34,7 +35,9 @@ from minisw.course.__main__ import main
 
 sys.exit(main(["check", {name!r}, str(Path(__file__).with_name("student.py")), "--variant", {variant!r}]))
 """
-REPORT = "# {title}: report\n\n## Question\n\n## Method\n\n## Figure, with its interval\n\n## Conclusion, and what may be wrong with it\n"
+REPORT = (
+    "# {title}: report\n\n## Question\n\n## Method\n\n## Figure, with intervals\n\n## Conclusion, and what may be wrong with it\n"
+)
 
 
 def make(assignment: Assignment, out: Path, variant: str = "") -> None:
@@ -112,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
     elif args.command == "gradebook":
         if not args.folder.is_dir():
             raise ValueError(f"{args.folder} is not a folder")
-        gradebook.grade_folder(assignment, args.folder, args.csv, args.jobs, seed=args.seed, variant=args.variant, unsafe=args.unsafe)
+        gradebook.grade_folder(
+            assignment, args.folder, args.csv, args.jobs, seed=args.seed, variant=args.variant, unsafe=args.unsafe
+        )
     else:
         check = args.command == "check"  # a student's own code may run on a machine that cannot contain it
         seed = 0 if check else args.seed if args.seed is not None else secrets.randbelow(1 << 32)

@@ -1,11 +1,11 @@
 """An assignment is a folder: which functions of the package a student writes, for how many points, and how to test them.
 
-    notebooks/assignments/a2-values/
-        assignment.toml   title, points, functions by dotted name, variants, the first lines of student.py
-        handout.md        what students read; {{function.argument}} stands for a setting of the variant
-        relations.py      RELATIONS: for each function its relations, the anchor first (see relations.py here)
-        mutants.py        MUTANTS: wrong versions that the relations must catch (see mutants.py here)
-        extra.py          if there is one: reference functions that the package does not need, with the dotted name extra.NAME
+notebooks/assignments/a2-values/
+    assignment.toml   title, points, functions by dotted name, variants, the first lines of student.py
+    handout.md        what students read; {{function.argument}} stands for a setting of the variant
+    relations.py      RELATIONS: for each function its relations, the anchor first (see relations.py here)
+    mutants.py        MUTANTS: wrong versions that the relations must catch (see mutants.py here)
+    extra.py          if there is one: reference functions that the package does not need, with the dotted name extra.NAME
 """
 
 from __future__ import annotations

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from minisw.course import mutants
 from minisw.course.assignments import BUG_POINTS, REPORT_POINTS, Assignment
-from minisw.verify.remote import LEAST_SECONDS, TIMES_REFERENCE, Failure, Worker
 from minisw.course.relations import failures, same
 from minisw.course.skeleton import visible_modules
+from minisw.verify.remote import Failure, Worker
 from minisw.verify.sandbox import SandboxMissing, missing_layers
 
 VERSION = 1  # of the grader: results of another version are not comparable
+LEAST_SECONDS, TIMES_REFERENCE = 5.0, 20.0  # a call may take the larger of the first and so many times the reference
 MAX_FILE = 2 << 20
 MAX_NUMBERS, MAX_CHARACTERS = 12, 80  # of a counterexample
 FILES = ("student.py", "counterexamples.json")
@@ -39,7 +40,7 @@ def read_submission(path: Path) -> dict[str, str]:
             found = {name: _read(path / name) for name in FILES if os.path.lexists(path / name)}
         elif path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
-                found = {name: _unzip(archive, name) for name in FILES if name in archive.namelist()}
+                found = {n: _checked(n, archive.open(n).read(MAX_FILE + 1)) for n in FILES if n in archive.namelist()}
         else:
             found = {"student.py": _read(path)}
         texts = {name: data.decode("utf-8") for name, data in found.items()}
@@ -58,11 +59,6 @@ def _read(path: Path) -> bytes:
         return _checked(path.name, file.read(MAX_FILE + 1))
 
 
-def _unzip(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as file:
-        return _checked(name, file.read(MAX_FILE + 1))
-
-
 def _checked(name: str, data: bytes) -> bytes:
     if len(data) > MAX_FILE:
         raise OSError(f"{name} is larger than {MAX_FILE >> 20} MB")
@@ -76,7 +72,7 @@ def grade(assignment: Assignment, texts: dict[str, str], seed: int, variant: str
     """
     lacking = missing_layers()
     if lacking and (not unsafe or "fork" in lacking):
-        raise SandboxMissing(f"this machine cannot contain a submission; it lacks: {', '.join(lacking)} (--unsafe does without)")
+        raise SandboxMissing(f"this machine cannot contain code; it lacks: {', '.join(lacking)} (--unsafe does without)")
     relations = assignment.load("relations").RELATIONS
     check_reference(assignment, relations, seed, variant)
     worker = Worker(visible_modules(assignment, assignment.settings(variant)), lacking)
@@ -156,7 +152,7 @@ def grade_bugs(assignment: Assignment, text: str, variant: str, lacking: list[st
         examples = json.loads(text)
     except (ValueError, RecursionError):
         examples = None
-    with contextlib.closing(Worker(mutants.whole_modules(assignment, variant), lacking)) as worker:
+    with contextlib.closing(Worker(visible_modules(assignment, assignment.settings(variant), whole=True), lacking)) as worker:
         for name, mutant in bugs.items():
             example = examples.get(name) if isinstance(examples, dict) else None
             if sentence := "no arguments were submitted" if example in (None, []) else _bad_example(example):
@@ -169,7 +165,14 @@ def grade_bugs(assignment: Assignment, text: str, variant: str, lacking: list[st
             elif same(right, wrong):
                 failed[name] = "both versions give the same result"
     points = round(BUG_POINTS * (len(bugs) - len(failed)) / len(bugs), 1)
-    return {"name": "bugs", "points": points, "of": BUG_POINTS, "status": "wrong" if failed else "ok", "failed": failed, "seconds": 0}
+    return {
+        "name": "bugs",
+        "points": points,
+        "of": BUG_POINTS,
+        "status": "wrong" if failed else "ok",
+        "failed": failed,
+        "seconds": 0,
+    }
 
 
 def _bad_example(example: object) -> str:

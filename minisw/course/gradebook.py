@@ -17,7 +17,9 @@ from minisw.records import write_json
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs cells that begin so
 
 
-def grade_folder(assignment: Assignment, folder: Path, table: Path, jobs: int = 1, say: Callable = print, **options) -> list[dict]:
+def grade_folder(
+    assignment: Assignment, folder: Path, table: Path, jobs: int = 1, say: Callable = print, **options
+) -> list[dict]:
     """Grade every student.py, zip or folder in `folder`, and write `table` with a row for each. Returns the results.
 
     Results lie in the folder TABLE.results; a submission that has not changed since its result is not graded again. `options`

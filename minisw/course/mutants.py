@@ -1,7 +1,7 @@
 """Mutants: wrong versions of the functions, which test the relations and are the bugs to be found.
 
-A mutant replaces one piece of text in a function's source. If that text no longer stands there exactly once, the mutant is stale:
-it must be mended, and StaleMutant says which.
+A mutant replaces one piece of text in a function's source. If that text does not stand there exactly once, the mutant is stale and
+must be mended.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from minisw.course.assignments import Assignment
-from minisw.course.skeleton import function_source, replace_function, visible_modules, with_settings
+from minisw.course.skeleton import function_source, replace_function, with_settings
 
 
 class StaleMutant(ValueError):
@@ -66,12 +66,3 @@ def bugs_file(assignment: Assignment, variant: str = "") -> str:
         text = function_source(source_with(assignment, mutant.function, mutant, variant), mutant.function)
         parts.append(f"# a wrong version of {mutant.function}\n{text.replace(f'def {mutant.function}(', f'def {name}(', 1)}")
     return "\n\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def whole_modules(assignment: Assignment, variant: str = "") -> dict[str, str]:
-    """Sources for running references and mutants, which may call other graded functions: nothing is cut."""
-    settings = assignment.settings(variant)
-    return {
-        name: with_settings(assignment.source(name), name, settings) if text else text
-        for name, text in visible_modules(assignment, settings).items()
-    }

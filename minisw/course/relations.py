@@ -37,7 +37,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def failures(relations: Sequence[Relation], call: Callable, reference: Callable, seed: str) -> dict[str, tuple[str, str]]:
-    """For each relation that fails, its status and a sentence. After a failed anchor, or the end of the process, no other is tried.
+    """Status and sentence of each relation that fails. After a failed anchor, or the end of the process, no other is tried.
 
     Whatever else a relation raises, such as a TypeError from comparing what cannot be compared, is the fault of the result.
     """

@@ -84,10 +84,11 @@ def student_file(assignment: Assignment, variant: str = "") -> str:
     return "\n\n\n".join(parts) + "\n"
 
 
-def visible_modules(assignment: Assignment, settings: Mapping[str, object]) -> dict[str, str]:
+def visible_modules(assignment: Assignment, settings: Mapping[str, object], whole: bool = False) -> dict[str, str]:
     """Source of every module of the package that a submission may import, with all graded functions cut.
 
-    These are the modules of the graded functions and what they import. Packages have an empty source.
+    These are the modules of the graded functions and what they import. Packages have an empty source. With `whole` nothing is
+    cut: references and mutants may call other graded functions.
     """
     sources: dict[str, str] = {}
     names = [function.module for function in assignment.functions if "." in function.module]
@@ -97,13 +98,9 @@ def visible_modules(assignment: Assignment, settings: Mapping[str, object]) -> d
             continue
         file = module_file(name)
         text = "" if file.name == "__init__.py" else with_settings(file.read_text(encoding="utf-8"), name, settings)
-        graded = [f.name for f in assignment.functions if f.module == name]
+        graded = [f.name for f in assignment.functions if f.module == name and not whole]
         sources[name] = cut(text, graded)
         names += [name.rpartition(".")[0]] if "." in name else []
-        names += [n.module for n in ast.parse(text).body if isinstance(n, ast.ImportFrom) and is_ours(n.module)]
+        imports = [n.module or "" for n in ast.parse(text).body if isinstance(n, ast.ImportFrom)]
+        names += [module for module in imports if module.partition(".")[0] == "minisw"]
     return sources
-
-
-def is_ours(module: str | None) -> bool:
-    """Whether a module belongs to the package."""
-    return module == "minisw" or (module or "").startswith("minisw.")

@@ -6,8 +6,9 @@ import contextlib
 
 from minisw.course.assignments import Assignment
 from minisw.course.grade import run_part
-from minisw.course.mutants import function_of, source_with, whole_modules
+from minisw.course.mutants import function_of, source_with
 from minisw.course.relations import same
+from minisw.course.skeleton import visible_modules
 from minisw.verify.remote import Worker
 from minisw.verify.sandbox import missing_layers
 
@@ -15,7 +16,8 @@ from minisw.verify.sandbox import missing_layers
 def rows(assignment: Assignment, seed: int = 0) -> list[dict]:
     """For each mutant the status of every relation of its function ("ok" where it is not caught)."""
     relations, found = assignment.load("relations").RELATIONS, []
-    with contextlib.closing(Worker(whole_modules(assignment), missing_layers())) as worker:
+    modules = visible_modules(assignment, assignment.settings(""), whole=True)
+    with contextlib.closing(Worker(modules, missing_layers())) as worker:
         for mutant in assignment.load("mutants").MUTANTS:
             reference, source = function_of(assignment, mutant.function), source_with(assignment, mutant.function, mutant)
             statuses = {}
@@ -36,7 +38,9 @@ def problems(rows: list[dict]) -> list[str]:
     found, useful = [], {}
     for row in rows:
         name = f"{row['assignment']} {row['function']}: mutant {row['mutant']!r}"
-        counted = {relation: status != "ok" and (status != "time" or row["endless"]) for relation, status in row["relations"].items()}
+        counted = {
+            relation: status != "ok" and (status != "time" or row["endless"]) for relation, status in row["relations"].items()
+        }
         if not any(counted.values()):
             found.append(f"{name} is not caught")
         if row.get("counterexample") is False:

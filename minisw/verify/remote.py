@@ -1,4 +1,7 @@
-"""The grader's end of the worker: start it, load a submission, call its functions within limits, kill it."""
+"""Calls functions of untrusted code in a process of its own: start it, load a file, call its functions within limits, kill it.
+
+The course's grader uses it for submissions. What the process may do, and how it closes itself in: remote_worker.py.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from typing import Any
 from minisw.verify import wire
 
 LOAD_SECONDS = 10.0  # for the import of a submission
-LEAST_SECONDS, TIMES_REFERENCE = 5.0, 20.0  # a call may take the larger of the first and so many times the reference
+END_SECONDS = 5.0  # to end a part
 MEGABYTES, MEGABYTES_WITH_TORCH = 512, 4096  # of address space
 MAX_SENTENCE = 300
+DIED = "the process ended during the call"
 
 
 class Failure(Exception):
@@ -70,7 +74,7 @@ class Worker:
         """End a part; the worker is then ready for the next."""
         if self._process is None:
             return
-        self._until = time.monotonic() + LEAST_SECONDS
+        self._until = time.monotonic() + END_SECONDS
         with contextlib.suppress(Failure):
             self._send(wire.pack("end", None))
             if self._frame()[0] == "exited":
@@ -89,7 +93,7 @@ class Worker:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[2])
-        program = f"import sys; sys.path.insert(0, {root!r}); from minisw.course.worker import serve; serve()"
+        program = f"import sys; sys.path.insert(0, {root!r}); from minisw.verify.remote_worker import serve; serve()"
         self._socket = ours
         self._process = subprocess.Popen(  # -S, -s, -P: no site-packages until the worker adds them, nothing of this folder
             [sys.executable, "-S", "-s", "-P", "-c", program],
@@ -129,7 +133,7 @@ class Worker:
                 callback = None
             if callback is None or not isinstance(args, list):
                 self.close()
-                raise Failure("died", "the process ended during the call") if kind == "exited" else Failure("output", "no answer")
+                raise Failure("died", DIED) if kind == "exited" else Failure("output", "no answer")
             begin = time.monotonic()
             try:
                 answer = wire.pack("value", callback(*args))
@@ -168,7 +172,7 @@ class Worker:
         except wire.Unreadable as error:
             failure = Failure("output", f"the result cannot be used: {error}")
         except OSError:
-            failure = Failure("died", "the process ended during the call")
+            failure = Failure("died", DIED)
         else:
             return
         self.close()

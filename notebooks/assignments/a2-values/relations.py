@@ -18,7 +18,7 @@ def random_q(rng: random.Random, zeros: float = 0.2) -> list[float]:
 
 
 def expect_default(call: Call, reference: Call, rng: random.Random, argument: str, others: list, fixed: dict) -> None:
-    """The function without `argument` uses the default of this assignment: on pairs where each other value gives another label."""
+    """Without `argument` the function uses the default of this assignment, on pairs where other values give other labels."""
     for other in others:
         for _ in range(3000):
             q = [rng.random(), rng.random()]
@@ -75,7 +75,9 @@ def abs_q_of_rising_values(call: Call, reference: Call, rng: random.Random) -> N
     for _ in range(10):
         q = random_q(rng, zeros=0.5)
         expect([call([before, value])[0] for before, value in zip(q[:-1], q[1:], strict=True)], call(q), f"pairs of {q}")
-        expect([value for value, kept in zip(q[1:], call(q), strict=True) if kept], [v for v in q[1:] if v > 0], "positive values")
+        expect(
+            [value for value, kept in zip(q[1:], call(q), strict=True) if kept], [v for v in q[1:] if v > 0], "positive values"
+        )
 
 
 # --- Rel-Ratio -----------------------------------------------------------------------------------------------------------
