@@ -7,8 +7,8 @@
     python -m minisw.course gradebook a2 FOLDER --csv FILE     every submission in a folder; interrupted, it resumes
     python -m minisw.course mutants [a2] [--json FILE]         every wrong version is caught, every relation catches one
 
-Submissions run in a closed process (minisw/verify/remote.py). Where this machine cannot close one, --unsafe does without what it
-lacks.
+Submissions run in a closed process (minisw/verify/remote.py). Where this machine cannot close one, --unsafe does without
+what it lacks.
 Exit status: 0 graded, 2 bad input, 3 the reference fails on this machine and nothing was graded.
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from minisw.course import grade, gradebook, mutants, table
 from minisw.course.assignments import Assignment, all_assignments
+from minisw.course.relations import NOT_TRIED
 from minisw.course.skeleton import student_file
 from minisw.records import write_json
 from minisw.verify.sandbox import SandboxMissing
@@ -35,9 +36,7 @@ from minisw.course.__main__ import main
 
 sys.exit(main(["check", {name!r}, str(Path(__file__).with_name("student.py")), "--variant", {variant!r}]))
 """
-REPORT = (
-    "# {title}: report\n\n## Question\n\n## Method\n\n## Figure, with intervals\n\n## Conclusion, and what may be wrong with it\n"
-)
+REPORT = "# {title}: report\n\n## Question\n\n## Method\n\n## Figure, with intervals\n\n## Conclusion, and its limits\n"
 
 
 def make(assignment: Assignment, out: Path, variant: str = "") -> None:
@@ -66,7 +65,8 @@ def show(result: dict) -> str:
     lines = []
     for part in result["parts"]:
         lines.append(f"{part['name']:<24} {part['points']:>4} of {part['of']:<3} {part['status']}")
-        lines += [f"    {name.replace('_', ' ')}: {sentence}" for name, sentence in part["failed"].items()]
+        told = {name: sentence for name, sentence in part["failed"].items() if sentence != NOT_TRIED}
+        lines += [f"    {name.replace('_', ' ')}: {sentence}" for name, sentence in told.items()]
     return "\n".join([*lines, f"{'automatic':<24} {result['automatic']:>4} of {result['of']['automatic']}"])
 
 

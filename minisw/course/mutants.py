@@ -1,7 +1,7 @@
 """Mutants: wrong versions of the functions, which test the relations and are the bugs to be found.
 
-A mutant replaces one piece of text in a function's source. If that text does not stand there exactly once, the mutant is stale and
-must be mended.
+A mutant replaces one piece of text in a function's source. If that text does not stand there exactly once, the mutant is stale
+and must be mended.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def bugs(assignment: Assignment, variant: str = "") -> dict[str, Mutant]:
 
 def bugs_file(assignment: Assignment, variant: str = "") -> str:
     """The wrong versions as a file for students: each function under the name bug_1, bug_2, …"""
-    parts = ['"""Wrong versions. For each, find arguments on which it differs from the right function."""', assignment.preamble]
+    first = '"""Wrong versions. For each, find arguments on which it differs from the right function."""'
+    parts = [f"{first}\n\n{assignment.preamble}"]
     for name, mutant in bugs(assignment, variant).items():
         text = function_source(source_with(assignment, mutant.function, mutant, variant), mutant.function)
         parts.append(f"# a wrong version of {mutant.function}\n{text.replace(f'def {mutant.function}(', f'def {name}(', 1)}")

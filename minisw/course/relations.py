@@ -14,6 +14,7 @@ from typing import Any
 
 from minisw.verify.remote import Failure, plain
 
+NOT_TRIED = "not tried"  # the sentence of a relation behind a failed anchor
 Relation = Callable[[Callable, Callable, random.Random], None]
 
 
@@ -48,14 +49,14 @@ def failures(relations: Sequence[Relation], call: Callable, reference: Callable,
         except Failure as failure:
             failed[relation.__name__] = (failure.status, str(failure))
             if failure.ends_part:
-                failed |= {later.__name__: (failure.status, "not tried") for later in relations[i + 1 :]}
+                failed |= {later.__name__: (failure.status, NOT_TRIED) for later in relations[i + 1 :]}
                 break
         except AssertionError as error:
             failed[relation.__name__] = ("wrong", plain(error))
         except Exception as error:
             failed[relation.__name__] = ("wrong", f"the result has the wrong form ({type(error).__name__})")
         if i == 0 and failed:
-            return failed | {later.__name__: (failed[relation.__name__][0], "not tried") for later in relations[1:]}
+            return failed | {later.__name__: (failed[relation.__name__][0], NOT_TRIED) for later in relations[1:]}
     return failed
 
 

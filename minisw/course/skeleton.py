@@ -77,7 +77,7 @@ def _with_default(source: str, function: str, argument: str, value: object) -> s
 def student_file(assignment: Assignment, variant: str = "") -> str:
     """The file that students fill in: the preamble, then every function with signature and docstring."""
     settings = assignment.settings(variant)
-    parts = [assignment.preamble.strip()]
+    parts = [f'"""{assignment.title}. Fill in the functions; `python check.py` tries them."""\n\n{assignment.preamble.strip()}']
     for function in assignment.functions:
         source = cut(with_settings(assignment.source(function.module), function.module, settings), [function.name])
         parts.append(f"# {function.points} points\n{function_source(source, function.name)}")

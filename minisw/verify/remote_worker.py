@@ -119,7 +119,7 @@ def _reply(work: Callable[[], Any]) -> None:
         kind = next((kind for base, kind in kinds.items() if isinstance(error, base)), "exception")
         lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "student.py"]
         where = f" (line {lines[-1]} of student.py)" if lines else ""
-        frame = wire.pack("error", [kind, f"{type(error).__name__}: {error}"[:300] + where])
+        frame = wire.pack("error", [kind, f"{type(error).__name__}: {error}"[:300].removesuffix(": ") + where])
     else:
         try:
             frame = wire.pack("value", value)
