@@ -44,9 +44,7 @@ def make(assignment: Assignment, out: Path, variant: str = "") -> None:
     if (out / "student.py").exists():
         raise ValueError(f"{out} has a student.py already: choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    handout = (assignment.folder / "handout.md").read_text(encoding="utf-8")
-    for dotted, value in assignment.settings(variant).items():
-        handout = handout.replace("{{" + ".".join(dotted.split(".")[-2:]) + "}}", str(value))
+    handout = assignment.filled((assignment.folder / "handout.md").read_text(encoding="utf-8"), variant)
     empty = {name: [] for name in mutants.bugs(assignment, variant)}
     files = {
         "student.py": student_file(assignment, variant),

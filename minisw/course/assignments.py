@@ -41,7 +41,8 @@ class Function:
 class Assignment:
     """One assignment. `variants` has, for each dotted setting, the package's value and then other values.
 
-    A setting is a default argument ("minisw.labels.rel_effective.n") or a constant of a module ("minisw.chunks.OPEN").
+    A setting is a default argument ("minisw.labels.rel_effective.n") or a constant of a module ("minisw.chunks.OPEN"). Settings that
+    belong together share a key, separated by a space, and have lists of values.
     """
 
     name: str
@@ -54,8 +55,19 @@ class Assignment:
 
     def settings(self, variant: str) -> dict[str, object]:
         """The value of every setting in a variant. The variant "" has the package's values; others never have them."""
-        rng = random.Random(f"settings/{variant}")
-        return {name: rng.choice(values[1:]) if variant else values[0] for name, values in self.variants.items()}
+        rng, settings = random.Random(f"settings/{variant}"), {}
+        for names, values in self.variants.items():
+            value = rng.choice(values[1:]) if variant else values[0]
+            settings |= zip(names.split(), value, strict=True) if " " in names else {names: value}
+        return settings
+
+    def filled(self, text: str, variant: str) -> str:
+        """A text for students with the variant's values for {{function.argument}}, and its texts (tags) for the package's."""
+        defaults = self.settings("")
+        for dotted, value in self.settings(variant).items():
+            text = text.replace("{{" + ".".join(dotted.split(".")[-2:]) + "}}", str(value))
+            text = text.replace(defaults[dotted], value) if isinstance(value, str) else text
+        return text
 
     def source(self, module: str) -> str:
         """The text of a module of the package, or of one in the assignment's folder such as "extra"."""

@@ -66,4 +66,4 @@ def bugs_file(assignment: Assignment, variant: str = "") -> str:
     for name, mutant in bugs(assignment, variant).items():
         text = function_source(source_with(assignment, mutant.function, mutant, variant), mutant.function)
         parts.append(f"# a wrong version of {mutant.function}\n{text.replace(f'def {mutant.function}(', f'def {name}(', 1)}")
-    return "\n\n\n".join(part.strip() for part in parts) + "\n"
+    return assignment.filled("\n\n\n".join(part.strip() for part in parts) + "\n", variant)

@@ -81,7 +81,7 @@ def student_file(assignment: Assignment, variant: str = "") -> str:
     for function in assignment.functions:
         source = cut(with_settings(assignment.source(function.module), function.module, settings), [function.name])
         parts.append(f"# {function.points} points\n{function_source(source, function.name)}")
-    return "\n\n\n".join(parts) + "\n"
+    return assignment.filled("\n\n\n".join(parts) + "\n", variant)
 
 
 def visible_modules(assignment: Assignment, settings: Mapping[str, object], whole: bool = False) -> dict[str, str]:

@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import json
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -101,7 +102,9 @@ def _decoded(value: Any, raw: bytes, callback: Callable[[int], Callable] | None)
 
 def _tensor(name: str, shape: list[int], start: int, raw: bytes) -> Any:
     """A tensor from raw bytes; its type, shape and size are checked before the bytes are used."""
-    torch = _torch()
+    torch = sys.modules.get("torch")  # never imported for a reply: a grader that expects tensors has it
+    if torch is None:
+        raise Unreadable("a tensor where none is expected")
     if name not in DTYPES or len(shape) > 6 or not all(isinstance(n, int) and 0 <= n <= MAX_BYTES for n in [*shape, start]):
         raise Unreadable("a tensor of an unknown type or shape")
     count = 1
@@ -113,7 +116,3 @@ def _tensor(name: str, shape: list[int], start: int, raw: bytes) -> Any:
     if not count:
         return torch.zeros(shape, dtype=dtype)
     return torch.frombuffer(bytearray(raw[start : start + count * dtype.itemsize]), dtype=dtype).reshape(shape)
-
-
-def _torch() -> Any:
-    return importlib.import_module("torch")  # only where a tensor is sent: most assignments need none

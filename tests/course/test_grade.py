@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from minisw.course import grade, mutants
-from minisw.course.assignments import all_assignments
+from minisw.course.assignments import Assignment, all_assignments
+from minisw.course.relations import failures
 from minisw.course.skeleton import student_file
 from minisw.verify import remote
 from minisw.verify.sandbox import SandboxMissing, missing_layers
@@ -17,19 +18,19 @@ from minisw.verify.sandbox import SandboxMissing, missing_layers
 if missing_layers():
     pytest.skip(f"this machine cannot contain a submission: {missing_layers()}", allow_module_level=True)
 
-A2 = all_assignments()["a2"]
+A1, A2 = (all_assignments()[name] for name in ("a1", "a2"))
 TWO = dataclasses.replace(A2, functions=tuple(f for f in A2.functions if f.name in ("abs_q", "mixed")))  # for quick tests
 NAMES = [f.name for f in A2.functions]
 
 
-def reference(variant: str = "") -> str:
+def reference(variant: str = "", assignment: Assignment = A2) -> str:
     """Our own functions as a submission."""
-    labels, extra = (mutants.source_with(A2, name, variant=variant) for name in ("values", "mixed"))
-    return labels + "\n\n" + extra.replace("from __future__ import annotations\n", "")
+    first, last = (mutants.source_with(assignment, assignment.functions[i].name, variant=variant) for i in (0, -1))
+    return first + ("\n\n" + last.replace("from __future__ import annotations\n", "") if last != first else "")
 
 
-def counterexamples(variant: str = "") -> str:
-    return json.dumps({name: list(mutant.counterexample) for name, mutant in mutants.bugs(A2, variant).items()})
+def counterexamples(variant: str = "", assignment: Assignment = A2) -> str:
+    return json.dumps({name: list(mutant.counterexample) for name, mutant in mutants.bugs(assignment, variant).items()})
 
 
 def graded(source: str, examples: str = "{}", **options) -> dict:
@@ -42,12 +43,18 @@ def points_of_functions(result: dict) -> float:
     return sum(part["points"] for part in result["parts"] if part["name"] != "bugs")
 
 
-@pytest.mark.parametrize("variant,seed", [("", 1), ("2027", 2)])
-def test_the_reference_has_all_points(variant, seed):
-    result = graded(reference(variant), counterexamples(variant), variant=variant, seed=seed)
+@pytest.mark.parametrize("assignment,variant,seed", [(A2, "", 1), (A2, "2027", 2), (A1, "", 3), (A1, "2027", 4)])
+def test_the_reference_has_all_points(assignment, variant, seed):
+    texts = (reference(variant, assignment), counterexamples(variant, assignment))
+    result = graded(*texts, variant=variant, seed=seed, assignment=assignment)
     assert (result["automatic"], result["of"], result["manual"]) == (70, {"automatic": 70, "manual": 30}, None)
     assert {part["status"] for part in result["parts"]} == {"ok"}
-    assert (result["seed"], result["variant"], result["isolation"], result["assignment"]) == (seed, variant, "full", "a2")
+    assert (result["seed"], result["variant"], result["isolation"], result["assignment"]) == (
+        seed,
+        variant,
+        "full",
+        assignment.name,
+    )
 
 
 def test_a_result_can_be_repeated_from_its_seed_and_names_the_submission():
@@ -59,10 +66,11 @@ def test_a_result_can_be_repeated_from_its_seed_and_names_the_submission():
     assert graded(reference() + "#")["sha256"] != first["sha256"]
 
 
-def test_the_skeleton_is_not_implemented():
-    result = graded(student_file(A2))
+@pytest.mark.parametrize("assignment", [A1, A2], ids=["a1", "a2"])
+def test_the_skeleton_is_not_implemented(assignment):
+    result = graded(student_file(assignment), assignment=assignment)
     assert result["automatic"] == 0
-    assert all(result["by"][name]["status"] == "not_implemented" for name in NAMES)
+    assert all(result["by"][function.name]["status"] == "not_implemented" for function in assignment.functions)
 
 
 def test_a_missing_function_is_named():
@@ -88,10 +96,28 @@ NULLS = {
 }
 
 
+@pytest.mark.parametrize("assignment", [A1, A2], ids=["a1", "a2"])
 @pytest.mark.parametrize("value", NULLS.values(), ids=NULLS.keys())
-def test_null_submissions_have_no_point(value):
-    source = "".join(f"def {name}(*args, **kwargs):\n    return {value}\n" for name in NAMES)
-    assert graded(source)["automatic"] == 0
+def test_null_submissions_have_no_point(value, assignment):
+    """In this process: they are harmless, and the anchors decide."""
+    relations = assignment.load("relations").RELATIONS
+    for function in assignment.functions:
+        names: dict = {}
+        exec(f"def {function.name}(*args, **kwargs):\n    return {value}\n", names)
+        right = mutants.function_of(assignment, function.name)
+        failed = failures(relations[function.name], names[function.name], right, f"1/{function.name}")
+        assert len(failed) == len(relations[function.name]), function.name
+
+
+def test_a_null_submission_has_no_point():
+    assert graded("".join(f"def {name}(*args):\n    return []\n" for name in NAMES))["automatic"] == 0
+
+
+def test_tags_of_last_year_have_no_point_where_tags_matter():
+    by = graded(reference("", A1), variant="2027", assignment=A1)["by"]
+    for name in ("tag", "parse_chunks", "cut_like"):
+        assert by[name]["points"] == 0 and by[name]["status"] == "wrong"
+    assert by["rejoins"]["points"] == 8
 
 
 def test_last_years_solution_has_no_point_for_functions_with_other_defaults():
