@@ -41,8 +41,8 @@ class Function:
 class Assignment:
     """One assignment. `variants` has, for each dotted setting, the package's value and then other values.
 
-    A setting is a default argument ("minisw.labels.rel_effective.n") or a constant of a module ("minisw.chunks.OPEN"). Settings that
-    belong together share a key, separated by a space, and have lists of values.
+    A setting is a default argument ("minisw.labels.rel_effective.n") or a constant of a module ("minisw.chunks.OPEN"). Settings
+    that belong together share a key, separated by a space, and have lists of values.
     """
 
     name: str

@@ -6,6 +6,7 @@ and must be mended.
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass
 
@@ -48,8 +49,13 @@ def function_of(assignment: Assignment, function: str, mutant: Mutant | None = N
     """The reference, or a mutant of it, as a function of this process."""
     module = next(f.module for f in assignment.functions if f.name == function)
     names = {"__name__": f"{module} (reference)"}
-    exec(compile(source_with(assignment, function, mutant, variant), module, "exec", dont_inherit=True), names)
+    exec(_code(source_with(assignment, function, mutant, variant)), names)
     return names[function]
+
+
+@functools.lru_cache(256)
+def _code(source: str):
+    return compile(source, "reference", "exec", dont_inherit=True)
 
 
 def bugs(assignment: Assignment, variant: str = "") -> dict[str, Mutant]:

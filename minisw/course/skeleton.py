@@ -6,6 +6,7 @@ All functions here turn source text into source text, so that comments and line 
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Collection, Mapping
 
 from minisw.course.assignments import Assignment, module_file
@@ -15,10 +16,14 @@ STUB = "raise NotImplementedError"
 
 def function_node(source: str, name: str) -> ast.FunctionDef:
     """The syntax tree of a function at the top level of a module. Raises KeyError if there is none."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    raise KeyError(f"there is no function {name}")
+    if name not in (functions := _functions(source)):
+        raise KeyError(f"there is no function {name}")
+    return functions[name]
+
+
+@functools.lru_cache(256)  # the same modules are cut and changed for every function and submission
+def _functions(source: str) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
 
 
 def function_source(source: str, name: str) -> str:

@@ -53,7 +53,7 @@ def test_make_writes_what_students_get_and_keeps_their_work(tmp_path, capsys):
 
 
 def test_check_py_tries_the_file_beside_it(tmp_path, monkeypatch, capsys, quick):
-    __main__.make(quick, tmp_path)
+    __main__.make(A2, tmp_path)
     (tmp_path / "student.py").write_text(ABS_Q)
     with pytest.raises(SystemExit) as end:
         exec(
@@ -143,7 +143,7 @@ def test_a_gradebook_has_a_row_for_everybody(students, tmp_path, quick):
         rows["'=ann"]["automatic"] == "5.0" and rows["'=ann"]["abs_q status"] == "ok" and rows["'=ann"]["abs_q points"] == "5.0"
     )
     assert rows["ben"]["mixed status"] == "wrong" and rows["ben"]["abs_q status"] == "not_implemented"
-    assert rows["cem"]["abs_q status"] == "died" and rows["cem"]["automatic"] == "0"
+    assert rows["cem"]["abs_q status"] == "died" and rows["cem"]["automatic"] == "0.0"
     assert rows["empty"]["error"].startswith("there is no student.py in ") and rows["empty"]["automatic"] == "0"
     assert list(rows["ben"]) == [
         *("student", "automatic", "abs_q points", "abs_q status", "mixed points", "mixed status", "bugs points", "bugs status"),

@@ -159,7 +159,7 @@ HOSTILE = {  # the body of abs_q, and its status
     "read": ("return open(HERE).read()", "exception"),
     "socket": ("import _socket; _socket.socket()", "exception"),
     "giant reply": ("return 'x' * (1 << 25)", "output"),
-    "giant list": ("return [0] * (1 << 23)", "output"),
+    "giant list": ("return [12345678] * (1 << 21)", "output time"),
     "huge integer": ("import sys; sys.set_int_max_str_digits(0); return 10 ** 10 ** 8", "time memory"),
     "long integer": ("return 1 << 100_000", "output"),
     "deep": ("x = []\n    for _ in range(100_000): x = [x]\n    return x", "output"),
@@ -184,6 +184,7 @@ HOSTILE = {  # the body of abs_q, and its status
 }
 
 
+@pytest.mark.slow  # three of them wait until their time is over
 @pytest.mark.parametrize("body,status", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_function_has_no_points_and_the_others_theirs(body, status, tmp_path, monkeypatch):
     monkeypatch.setattr(grade, "LEAST_SECONDS", 2.0)
@@ -247,8 +248,8 @@ def test_one_part_cannot_change_another():
         "\nimport random, builtins\n_q = abs_q\n"
         "def abs_q(q):\n    random.Random.shuffle = builtins.sum = builtins.all = None\n    return _q(q)\n"
     )
-    result = graded(source)
-    assert points_of_functions(result) == 60
+    by = graded(source)["by"]
+    assert all(by[name]["points"] == by[name]["of"] for name in NAMES if name != "abs_q")
 
 
 # --- find the bug --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Assignment 1: what must hold of the chunk format, splits, filters and statistics. The anchor of each function stands first."""
+"""Assignment 1: what must hold of chunks, splits, filters and statistics. The anchor of each function stands first."""
 
 from __future__ import annotations
 
