@@ -50,6 +50,8 @@ def unpack(read: Callable[[int], bytes], callback: Callable[[int], Callable] | N
     try:
         kind, payload = json.loads(text)
         return str(kind), _decoded(payload, raw, callback)
+    except Unreadable:
+        raise
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError, MemoryError) as error:
         raise Unreadable(f"it cannot be read ({type(error).__name__})") from None
 
