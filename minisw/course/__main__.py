@@ -131,12 +131,12 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     try:
         return run(parser().parse_args(argv))
-    except grade.ReferenceFails as error:
-        print(error, file=sys.stderr)
-        return 3
     except (ValueError, OSError, SandboxMissing) as error:
         print(error, file=sys.stderr)
         return 2
+    except RuntimeError as error:  # the reference fails, or no process for submissions starts
+        print(error, file=sys.stderr)
+        return 3
 
 
 if __name__ == "__main__":

@@ -98,6 +98,15 @@ def test_a_failing_reference_is_status_3(tmp_path, capsys, monkeypatch, quick):
     assert capsys.readouterr().err == "the reference fails\n"
 
 
+def test_a_machine_that_cannot_contain_code_is_status_2(tmp_path, capsys, monkeypatch, quick):
+    monkeypatch.setattr(grade, "missing_layers", lambda: ["seccomp"])
+    (tmp_path / "student.py").write_text(ABS_Q)
+    assert course("grade", "a2", tmp_path) == 2
+    assert "it lacks: seccomp (--unsafe does without)" in capsys.readouterr().err
+    assert course("grade", "a2", tmp_path, "--unsafe") == 0
+    assert course("check", "a2", tmp_path) == 0
+
+
 def test_mutants_writes_the_table_and_fails_on_a_problem(tmp_path, capsys, monkeypatch, quick):
     row = {"assignment": "a2", "function": "f", "mutant": "m", "relations": {"r": "wrong"}, "endless": False}
     monkeypatch.setattr(table, "rows", lambda assignment: [row])
@@ -127,6 +136,7 @@ def students(tmp_path):
         (folder / name).mkdir(parents=True)
         (folder / name / "student.py").write_text(text)
     (folder / "empty").mkdir()
+    (folder / "link").symlink_to(folder / "=ann")
     (folder / ".hidden").mkdir()
     return folder
 
@@ -138,7 +148,8 @@ def rows_of(path) -> list[dict]:
 def test_a_gradebook_has_a_row_for_everybody(students, tmp_path, quick):
     gradebook.grade_folder(quick, students, tmp_path / "t.csv", jobs=2, say=lambda text: None)
     rows = {row["student"]: row for row in rows_of(tmp_path / "t.csv")}
-    assert set(rows) == {"'=ann", "ben", "cem", "empty"}
+    assert set(rows) == {"'=ann", "ben", "cem", "empty", "link"}
+    assert rows["link"]["error"].endswith("cannot be read: it is a link") and rows["link"]["automatic"] == "0"
     assert (
         rows["'=ann"]["automatic"] == "5.0" and rows["'=ann"]["abs_q status"] == "ok" and rows["'=ann"]["abs_q points"] == "5.0"
     )
@@ -174,7 +185,7 @@ def test_a_gradebook_grades_only_what_changed(students, tmp_path, quick, monkeyp
     said.clear()
     again(variant="2027", seed=3)
     assert len(said) == 3
-    assert {json.loads(f.read_text())["seed"] for f in (tmp_path / "t.csv.results").glob("*.json") if f.stem != "seed"} == {3}
+    assert {json.loads(f.read_text())["seed"] for f in (tmp_path / "t.csv.results").glob("*.json")} == {3}
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])

@@ -252,6 +252,42 @@ def test_one_part_cannot_change_another():
     assert all(by[name]["points"] == by[name]["of"] for name in NAMES if name != "abs_q")
 
 
+class FakeWorker:
+    """Notes the limit of each call."""
+
+    def __init__(self):
+        self.limits, self.log = [], []
+
+    def load(self, source):
+        self.log.append(source)
+
+    def call(self, name, args, kwargs, seconds):
+        self.limits.append(seconds)
+        return [name, *args, kwargs]
+
+    def end(self):
+        self.log.append("end")
+
+
+def test_a_call_may_take_twenty_times_the_reference_and_at_least_five_seconds(monkeypatch):
+    clock = iter([0.0, 0.1, 10.0, 10.5])
+    monkeypatch.setattr(grade.time, "thread_time", lambda: next(clock))
+    seen, worker = [], FakeWorker()
+
+    def relation(call, reference, rng):
+        assert call(1, key=2) == ["f", 1, {"key": 2}]
+        call(2)
+
+    assert grade.run_part(worker, "source", "f", lambda *a, **k: seen.append((a, k)), [relation], "0") == {}
+    assert worker.limits == [5.0, 10.0] and seen == [((1,), {"key": 2}), ((2,), {})] and worker.log == ["source", "end"]
+
+
+def test_the_reference_is_not_run_with_functions_that_may_count_their_calls():
+    seen, worker = [], FakeWorker()
+    grade.run_part(worker, "", "f", lambda *a: seen.append(a), [lambda call, reference, rng: call(print)], "0")
+    assert seen == [] and worker.limits == [5.0]
+
+
 # --- find the bug --------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +320,12 @@ def test_bad_counterexamples_say_why(example, sentence):
     part = bug_part({f"bug_{i}": example for i in range(1, 6)})
     assert part["points"] == 0
     assert all(text.startswith(sentence) for text in part["failed"].values())
+
+
+def test_good_counterexamples_reach_the_function():
+    for example in ([[0.5] * 12], [["x" * 80]], [1000, -1000], [None, True]):
+        assert grade._bad_example(example) == ""
+    assert grade._bad_example([1001]) and grade._bad_example([-1001])
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "7", "null", "[" * 100_000])
@@ -330,16 +372,36 @@ def hostile_path(folder: Path, kind: str) -> Path:
     elif kind == "no zip":
         path = folder / "no.zip"
         path.write_bytes(b"PK")
+    elif kind == "corrupt":
+        hostile_path(folder, "bomb")
+        path = folder / "corrupt.zip"
+        data = bytearray((folder / "bomb.zip").read_bytes())
+        data[60:200] = bytes(140)
+        path.write_bytes(data)
+    elif kind == "large zip":
+        path = folder / "large.zip"
+        path.write_bytes(bytes(grade.MAX_FILE + 1))
+    elif kind == "link to a zip":
+        hostile_path(folder, "bomb")
+        path = folder / "link.zip"
+        path.symlink_to(folder / "bomb.zip")
     elif kind == "empty":
         return folder
     return path
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "large", "latin", "bomb", "no zip", "empty", "missing"])
+@pytest.mark.parametrize(
+    "kind", ["link", "pipe", "large", "latin", "bomb", "no zip", "corrupt", "large zip", "link to a zip", "empty", "missing"]
+)
 def test_what_cannot_be_read_is_one_line(kind, tmp_path):
     with pytest.raises(ValueError, match=r"cannot be read: |there is no student.py in ") as error:
         grade.read_submission(hostile_path(tmp_path, kind))
     assert "\n" not in str(error.value)
+
+
+def test_a_file_of_the_largest_size_is_read(tmp_path):
+    (tmp_path / "student.py").write_bytes(b"#" * grade.MAX_FILE)
+    assert len(grade.read_submission(tmp_path / "student.py")["student.py"]) == grade.MAX_FILE
 
 
 # --- the grader itself -----------------------------------------------------------------------------------------------------

@@ -145,7 +145,28 @@ def test_a_killed_worker_leaves_no_process(worker):
     group = worker._process.pid
     with pytest.raises(Failure):
         worker.call("loops", (), {}, 0.5)
-    for _ in range(100):
+    wait_for_end(group)
+
+
+def test_an_endless_call_ends_with_its_grader():
+    """A grader that is killed cannot kill its worker."""
+    code = (
+        "from minisw.verify.remote import Worker\n"
+        "worker = Worker({'minisw': ''}, [])\nworker.load('def f():\\n    while True: pass')\n"
+        "print(worker._process.pid, flush=True)\nworker.call('f', (), {}, 100.0)"
+    )
+    grader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    group = int(grader.stdout.readline())
+    time.sleep(0.2)
+    grader.kill()
+    grader.wait()
+    grader.stdout.close()
+    wait_for_end(group)
+
+
+def wait_for_end(group: int) -> None:
+    """AssertionError if a process of the group is left after some seconds."""
+    for _ in range(200):
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
@@ -154,7 +175,7 @@ def test_a_killed_worker_leaves_no_process(worker):
     raise AssertionError("a process of the group is left")
 
 
-def test_a_missing_layer_ends_the_worker_unless_it_is_expected(monkeypatch):
+def test_a_worker_that_cannot_start_is_said():
     broken = Worker({"minisw": "", "x": "raise ValueError"}, [])
     with pytest.raises(RuntimeError, match="the process for submissions does not start on this machine"):
         broken.load("")
@@ -169,6 +190,21 @@ def test_a_request_that_is_not_read_does_not_block(worker):
     with pytest.raises(Failure) as failure:
         worker.call("f", (1,), {}, 0.5)
     assert failure.value.status == "time" and time.monotonic() - begin < 5
+
+
+def test_torch_is_seen_in_any_form_of_import():
+    for text in ("import torch", "import os, torch.nn as nn", "from torch import nn", "def f():\n    from torch.nn import x"):
+        assert remote._import_torch({"a": "import os", "b": text}), text
+    for text in ("import torchvision", "from minisw import torch", "torch = 1", ""):
+        assert not remote._import_torch({"b": text}), text
+
+
+def test_memory_is_limited(worker):
+    worker.load("def f(megabytes): return len(bytes(megabytes << 20))")
+    assert worker.call("f", (300,), {}, 10.0) == 300 << 20
+    with pytest.raises(Failure) as failure:
+        worker.call("f", (remote.MEGABYTES,), {}, 10.0)
+    assert failure.value.status == "memory"
 
 
 def test_plain_sentences():
