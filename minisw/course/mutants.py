@@ -1,0 +1,75 @@
+"""Mutants: wrong versions of the functions, which test the relations and are the bugs to be found.
+
+A mutant replaces one piece of text in a function's source. If that text does not stand there exactly once, the mutant is stale
+and must be mended.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from dataclasses import dataclass
+
+from minisw.course.assignments import Assignment
+from minisw.course.skeleton import function_source, replace_function, with_settings
+
+
+class StaleMutant(ValueError):
+    """The text that a mutant replaces is not in its function exactly once."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong version: `name` in words, `function` by its short name, the text `old` and what replaces it.
+
+    `counterexample` has arguments on which right and wrong differ; with one the mutant can be offered as a bug to be found.
+    """
+
+    name: str
+    function: str
+    old: str
+    new: str
+    counterexample: tuple | None = None
+    endless: bool = False  # the only kind that may be caught by time
+
+
+def source_with(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = "") -> str:
+    """The module of a function (short name) as the reference has it, or with a mutant. Raises StaleMutant."""
+    module = next(f.module for f in assignment.functions if f.name == function)
+    source = assignment.source(module)
+    if mutant:
+        text = function_source(source, function)
+        if text.count(mutant.old) != 1:
+            raise StaleMutant(f"mutant {mutant.name!r}: {mutant.old!r} is {text.count(mutant.old)} times in {function}")
+        source = replace_function(source, function, text.replace(mutant.old, mutant.new))
+    return with_settings(source, module, assignment.settings(variant))
+
+
+def function_of(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = ""):
+    """The reference, or a mutant of it, as a function of this process."""
+    module = next(f.module for f in assignment.functions if f.name == function)
+    names = {"__name__": f"{module} (reference)"}
+    exec(_code(source_with(assignment, function, mutant, variant)), names)
+    return names[function]
+
+
+@functools.lru_cache(256)
+def _code(source: str):
+    return compile(source, "reference", "exec", dont_inherit=True)
+
+
+def bugs(assignment: Assignment, variant: str = "") -> dict[str, Mutant]:
+    """The wrong versions that students of this variant look at: bug_1, bug_2, …"""
+    pool = [mutant for mutant in assignment.load("mutants").MUTANTS if mutant.counterexample is not None]
+    chosen = random.Random(f"bugs/{variant}").sample(pool, assignment.bugs)
+    return {f"bug_{i}": mutant for i, mutant in enumerate(chosen, 1)}
+
+
+def bugs_file(assignment: Assignment, variant: str = "") -> str:
+    """The wrong versions as a file for students: each function under the name bug_1, bug_2, …"""
+    first = '"""Wrong versions. For each, find arguments on which it differs from the right function."""'
+    parts = [f"{first}\n\n{assignment.preamble}"]
+    for name, mutant in bugs(assignment, variant).items():
+        text = function_source(source_with(assignment, mutant.function, mutant, variant), mutant.function)
+        parts.append(f"# a wrong version of {mutant.function}\n{text.replace(f'def {mutant.function}(', f'def {name}(', 1)}")
+    return assignment.filled("\n\n\n".join(part.strip() for part in parts) + "\n", variant)

@@ -1,0 +1,67 @@
+"""Relations: what must hold between a function's inputs and outputs, tried on fresh random inputs.
+
+A relation is a function `(call, reference, rng)` that raises AssertionError with one plain sentence. `call` runs the student's
+function, `reference` ours; both take the same arguments. An assignment's relations.py has RELATIONS, a list for each function.
+The first is the anchor: values worked out by hand, which no function passes by accident. The others count only if it holds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minisw.verify.remote import Failure, plain
+
+NOT_TRIED = "not tried"  # the sentence of a relation behind a failed anchor
+Relation = Callable[[Callable, Callable, random.Random], None]
+
+
+def expect(got: Any, want: Any, what: str) -> None:
+    """AssertionError unless both are equal, floats up to rounding; a list may stand for a tuple."""
+    assert same(got, want), f"{what}: expected {_short(want)}, got {_short(got)}"
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are equal: numbers up to 1e-6, sequences item by item. Nothing equals NaN."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, float | int) and isinstance(b, float | int) and bool in (type(a), type(b)):
+        return type(a) is type(b) and a == b  # 1 is no label
+    if isinstance(a, float) or isinstance(b, float):
+        numbers = isinstance(a, float | int) and isinstance(b, float | int)
+        return numbers and (a == b or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6))
+    return type(a) is type(b) and a == b
+
+
+def failures(relations: Sequence[Relation], call: Callable, reference: Callable, seed: str) -> dict[str, tuple[str, str]]:
+    """Status and sentence of each relation that fails. After a failed anchor, or the end of the process, no other is tried.
+
+    Whatever else a relation raises, such as a TypeError from comparing what cannot be compared, is the fault of the result.
+    """
+    failed: dict[str, tuple[str, str]] = {}
+    for i, relation in enumerate(relations):
+        try:
+            relation(call, reference, random.Random(f"{seed}/{relation.__name__}"))
+        except Failure as failure:
+            failed[relation.__name__] = (failure.status, str(failure))
+            if failure.ends_part:
+                failed |= {later.__name__: (failure.status, NOT_TRIED) for later in relations[i + 1 :]}
+                break
+        except AssertionError as error:
+            failed[relation.__name__] = ("wrong", plain(error))
+        except Exception as error:
+            failed[relation.__name__] = ("wrong", f"the result has the wrong form ({type(error).__name__})")
+        if i == 0 and failed:
+            return failed | {later.__name__: (failed[relation.__name__][0], NOT_TRIED) for later in relations[1:]}
+    return failed
+
+
+def _short(value: Any) -> str:
+    try:
+        return plain(repr(value)[:120])
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"
