@@ -251,16 +251,20 @@ def sampled(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]],
     """Figures of a judge that was sampled several times for each step (`Judgment.votes`).
 
     Sample k of an item takes vote k of every step. `f1_sampled` is the mean F1 of the samples, `f1_majority` that of the
-    majority's verdicts; both with intervals over questions. `predictions_sampled` holds the samples' predictions for each item.
+    majority's verdicts, both with intervals over questions; `gain_of_votes` is their difference, paired by question.
+    `predictions_sampled` holds the samples' predictions for each item.
     """
     predictions = [tuple(predict(votes) for votes in zip(*(j.votes for j in own), strict=True)) for own in judgments]
     majority = [(item, predict([j.verdict for j in own])) for item, own in zip(items, judgments, strict=True)]
+    voted = [(prediction,) for _, prediction in majority]
+    gain, interval = f1_difference(items, voted, predictions, seed, resamples)
     rows, questions = list(zip(items, predictions, strict=True)), [item.question for item in items]
     return {
         "f1_sampled": mean_f1(rows),
         "interval_sampled": bootstrap(rows, mean_f1, seed, resamples, questions),
         "f1_majority": average_f1(majority),
         "interval_majority": bootstrap(majority, average_f1, seed, resamples, questions),
+        "gain_of_votes": {"measured": gain, "interval": interval},
         "unparseable_sampled": mean([vote is None for own in judgments for j in own for vote in j.votes]),
         "samples": len(predictions[0]),
         "predictions_sampled": predictions,

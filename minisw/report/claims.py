@@ -88,6 +88,15 @@ CLAIMS: tuple[ClaimSpec, ...] = (
         "evaluate/differences/stepwiser-rejection_sampled",
     ),
     ClaimSpec(
+        "votes-help",
+        "the majority of eight judgments of StepWiser's judge beats one (F1)",
+        "StepWiser Table 5, 7B: 61.9 → 64.1 (Rel-Effective), 60.5 → 61.8 (Rel-Ratio), 53.8 → 55.8 (Abs-Q)",
+        None,
+        "one judgment sampled at temperature 1, mean of the same samples",
+        "evaluate/gain_of_votes/stepwiser",
+        paper_by_rule={"rel_effective": 0.022, "rel_ratio": 0.013, "abs_q": 0.020},
+    ),
+    ClaimSpec(
         "tenth-of-labels",
         "a tenth of the labels beats the classifier with all (F1)",
         "ThinkPRM at 14B: about +9 in binary F1 at 1% of the labels",

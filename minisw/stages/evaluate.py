@@ -40,7 +40,7 @@ def run_stage(run: Run) -> None:
     trained = json.loads((run.folder / "judges" / "metrics.json").read_text(encoding="utf-8"))
     items = load_items(run)
     beginnings = [up_to_error(item) for item in items]  # steps after the first error change neither F1 nor pass@k
-    rows, predictions, sampled_predictions, passes, judgments = [], {}, {}, {}, {}
+    rows, predictions, sampled_predictions, passes, judgments, gains = [], {}, {}, {}, {}, {}
     judges = load_judges(run, trained)
     for name in [*judges, RANDOM]:
         judge = judges.get(name) or random_judge(judgments[STEPWISER])  # the control comes last: it needs the judge's rate
@@ -53,6 +53,7 @@ def run_stage(run: Run) -> None:
                 votes = sample_items(run, f"{name}-sampled", judge, beginnings, knobs.samples)
                 figures |= sampled(beginnings, votes, run.seed, knobs.resamples)
                 sampled_predictions[name] = figures.pop("predictions_sampled")
+                gains[name] = figures.pop("gain_of_votes")
             if knobs.pass_samples and name in (UNTRAINED, STEPWISER):
                 some = beginnings[: knobs.pass_solutions]
                 passes[name] = pass_curve(some, sample_items(run, f"{name}-pass", judge, some, knobs.pass_samples))
@@ -69,7 +70,7 @@ def run_stage(run: Run) -> None:
         "differences_sampled": differences_of(run, items, sampled_predictions),
     }
     write_json(folder / "showcase.json", showcase(items, judgments[STEPWISER]))
-    write_json(folder / "metrics.json", {"rows": rows, **differences, "pass": passes, **counts})
+    write_json(folder / "metrics.json", {"rows": rows, **differences, "gain_of_votes": gains, "pass": passes, **counts})
 
 
 def random_judge(judgments: Sequence[Sequence[Judgment]]) -> RandomReject:

@@ -229,6 +229,9 @@ def test_sample_k_of_an_item_takes_vote_k_of_every_step():
     found = metrics.sampled(items, judgments, 0, 30)
     each = [[metrics.predict([j.votes[k] for j in own]) for own in judgments] for k in range(samples)]
     assert found["predictions_sampled"] == list(zip(*each, strict=True)) and found["samples"] == samples
+    gain = found["gain_of_votes"]
+    assert gain["measured"] == pytest.approx(found["f1_majority"] - found["f1_sampled"])
+    assert gain["interval"][0] <= gain["measured"] <= gain["interval"][1]
     labels = [i.label for i in items]
     f1s = [metrics.f1_official(labels, own) for own in each]
     assert found["f1_sampled"] == pytest.approx(sum(f1s) / samples) and len(set(f1s)) > 1

@@ -102,14 +102,15 @@ def test_each_claim_reads_its_own_figure(tmp_path):
     write(tmp_path, "evaluate", {
         "differences": dict(zip(pairs, (entry[k] for k in "abdef"), strict=True)),
         "differences_sampled": {"stepwiser-rejection_sampled": entry["c"]},
+        "gain_of_votes": {"stepwiser": {"measured": 0.45, "interval": [0.4, 0.5]}, "untrained": entry["h"]},
     })  # fmt: skip
     write(tmp_path, "search", {"difference": entry["g"], "random_difference": entry["h"]})
     (tmp_path / "run.json").write_text('{"recipe": {"annotate": {"rule": "rel_ratio"}}}')
     found = collect_claims(tmp_path)
-    assert [c.measured for c in found] == [0.7, -0.2, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    assert [c.interval[0] for c in found] == pytest.approx([0.6, -0.3, 0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75])
-    assert [c.outcome for c in found] == ["holds", "does not hold", *["holds"] * 8]
-    assert found[2].paper == 0.121
+    assert [c.measured for c in found] == [0.7, -0.2, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8]
+    assert [c.interval[0] for c in found] == pytest.approx([0.6, -0.3, 0.05, 0.15, 0.25, 0.35, 0.4, 0.45, 0.55, 0.65, 0.75])
+    assert [c.outcome for c in found] == ["holds", "does not hold", *["holds"] * 9]
+    assert (found[2].paper, found[6].paper) == (0.121, 0.013)
 
 
 def test_an_empty_run_has_all_claims_untested(tmp_path):

@@ -207,7 +207,11 @@ def test_every_generative_judge_is_sampled_too_up_to_the_first_error(finished):
     assert row["f1_sampled"] == pytest.approx(2 / 3) and row["f1_majority"] == 1 and row["unparseable_sampled"] == 0
     assert rows["untrained"]["unparseable_sampled"] == 1 and rows["untrained"]["f1_majority"] == 0
     assert not any("f1_sampled" in rows[name] for name in ("always_positive", "discriminative"))
-    assert all("predictions_sampled" not in row and "predictions" not in row for row in rows.values())
+    assert all(not {"predictions_sampled", "predictions", "gain_of_votes"} & row.keys() for row in rows.values())
+    gains = metrics(finished[0])["gain_of_votes"]
+    assert gains.keys() == {name for name, row in rows.items() if "f1_sampled" in row} and "stepwiser" in gains
+    for name, gain in gains.items():
+        assert gain["measured"] == pytest.approx(rows[name]["f1_majority"] - rows[name]["f1_sampled"])
 
 
 def test_pass_at_k_before_and_after_grpo(finished):
@@ -295,7 +299,7 @@ def test_labels_differences_and_resamples(finished):
             a, b = key.split("-")
             assert entry["measured"] == pytest.approx(rows[a][figure] - rows[b][figure])
             assert entry["interval"][0] <= entry["measured"] <= entry["interval"][1]
-    assert set(resamples) == {37} and len(resamples) == 2 * len(rows) + 2 * 5 + 5 + 2
+    assert set(resamples) == {37} and len(resamples) == 2 * len(rows) + 3 * 5 + 5 + 2
 
 
 def test_the_showcase_leaves_labels_behind_the_first_error_open(finished):
