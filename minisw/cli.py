@@ -163,6 +163,10 @@ def _check_problems(recipe: Recipe) -> None:
     problems = recipe.problems
     if problems.data_dir is not None and not problems.data_dir.is_dir():
         raise ValueError(f"--problems.data-dir {problems.data_dir} is no folder: give the folder with gsm8k/ and processbench/")
+    if (problems.source == "file") != (problems.file is not None):
+        raise ValueError("--problems.source file and --problems.file FILE belong together: give both")
+    if problems.file is not None and not problems.file.is_file():
+        raise ValueError(f"--problems.file {problems.file} is no file: give a JSONL file of problems")
     if problems.max_steps and problems.source != "gsm8k":
         raise ValueError(f"--problems.max-steps is for GSM8K only, and --problems.source is {problems.source}: leave it at 0")
     if problems.source == "arithmetic":

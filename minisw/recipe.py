@@ -97,8 +97,10 @@ def embedded_folder() -> Path:
 class ProblemKnobs:
     """The problems, and how many of each split."""
 
-    source: Literal["arithmetic", "gsm8k", "math", "numina"] = "arithmetic"
-    """The embedded task, GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500)."""
+    source: Literal["arithmetic", "gsm8k", "math", "numina", "file"] = "arithmetic"
+    """The embedded task, GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500), or problems of your own."""
+    file: Path | None = None
+    """Your own problems (source "file"): JSONL with a line {"question": …, "answer": …} for each."""
     data_dir: Path | None = None
     """Folder with the published files (gsm8k/train.jsonl, math500/test.jsonl, …). Without it they come from the hub."""
     prompts: Literal["arithmetic", "english"] = "arithmetic"

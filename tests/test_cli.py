@@ -157,3 +157,17 @@ def test_errors_name_the_process_that_does_not_write(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         stop(ValueError("no"))
     assert capsys.readouterr().err == "minisw: process 3: no\n"
+
+
+def test_own_problems_need_their_file(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    arguments = ["--preset", "smoke", "--problems.source", "file", "--problems.max-steps", "0"]
+    for given in (arguments, ["--preset", "smoke", "--problems.file", str(path)]):
+        with pytest.raises(ValueError, match="--problems.source file and --problems.file FILE belong together: give both"):
+            parse(given)
+    with pytest.raises(ValueError, match="mine.jsonl is no file: give a JSONL file of problems"):
+        parse([*arguments, "--problems.file", str(path)])
+    path.write_text('{"question": "1+1?", "answer": 2}\n')
+    assert parse([*arguments, "--problems.file", str(path)]).problems.file == path
+    with pytest.raises(ValueError, match="file needs prompts in English"):
+        parse([*arguments, "--problems.file", str(path), "--problems.prompts", "arithmetic"])

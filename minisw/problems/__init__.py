@@ -63,7 +63,7 @@ def load_task(knobs: ProblemKnobs) -> Task:
             habits=(*comments.HABITS, "other"),
             habit_of=comments.habit_of,
         )
-    from minisw.problems import gsm8k, math, processbench
+    from minisw.problems import gsm8k, math, own, processbench
 
     folder = Path(knobs.data_dir) if knobs.data_dir else None
     if folder is not None and not folder.is_dir():
@@ -71,6 +71,8 @@ def load_task(knobs: ProblemKnobs) -> Task:
 
     def load(split: str, count: int, seed: int) -> list[Problem]:
         try:
+            if knobs.source == "file":
+                return own.load_split(knobs.file, split, count, seed)
             if knobs.source == "gsm8k":
                 return gsm8k.load_split(folder, split, count, seed, knobs.max_steps)
             return math.load_split(folder, knobs.source, split, count, seed)

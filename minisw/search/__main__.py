@@ -24,10 +24,11 @@ from rich.console import Console
 
 from minisw.evaluate import stats
 from minisw.judges.base import seeds_from
+from minisw.problems.own import read_problems
 from minisw.progress import progress
 from minisw.records import Answer, Problem, write_text
 from minisw.search.budget import flops_of, tokens
-from minisw.search.files import digest, finished_answers, read_problems
+from minisw.search.files import digest, finished_answers
 from minisw.search.loading import load_search
 from minisw.search.methods import METHODS
 

@@ -1,4 +1,4 @@
-"""The files of the command: problems to solve, and the answers that an interrupted search has written."""
+"""The answers that an interrupted search has written, and how it recognises its own."""
 
 from __future__ import annotations
 
@@ -9,42 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minisw.records import Answer, Problem, read_jsonl, write_json
-
-
-def read_problems(path: Path) -> list[Problem]:
-    """The problems in a file; one without an answer has "" there. Raises ValueError, in one line, for anything else."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{path} is not UTF-8 text") from None
-    problems: dict[str, Problem] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            problem = _problem(json.loads(line), number)
-        except (ValueError, RecursionError) as error:
-            reason = error if type(error) is ValueError else "not JSON"
-            raise ValueError(f"{path}:{number}: {reason}") from None
-        if problem.id in problems:
-            raise ValueError(f"{path}:{number}: a second problem with the id {problem.id!r}: give each an id of its own")
-        problems[problem.id] = problem
-    if not problems:
-        raise ValueError(f'{path} holds no problem: give one a line, as {{"question": "…"}}')
-    return list(problems.values())
-
-
-def _problem(row: object, number: int) -> Problem:
-    if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
-        raise ValueError('a problem is an object with a "question", a text that is not empty')
-    for key in ("id", "answer"):
-        if isinstance(row.get(key), bool) or not isinstance(row.get(key), str | int | float | None):
-            raise ValueError(f'"{key}" must be a text or a number')
-    name = number if row.get("id") is None else row["id"]
-    answer = "" if row.get("answer") is None else row["answer"]
-    return Problem(str(name), row["question"].strip(), str(answer).strip())
 
 
 def digest(problems: Sequence[Problem]) -> str:

@@ -13,11 +13,11 @@ from minisw import records
 from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.judges.generative import GenerativeJudge
 from minisw.judges.saved import Facts, LoadedJudge
+from minisw.problems.own import read_problems
 from minisw.prompts import ARITHMETIC
 from minisw.recipe import ModelKnobs, PolicyKnobs, ProblemKnobs, Recipe
 from minisw.search import __main__ as command
 from minisw.search import loading
-from minisw.search.files import read_problems
 
 
 @pytest.fixture
