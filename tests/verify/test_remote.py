@@ -194,9 +194,9 @@ def test_a_request_that_is_not_read_does_not_block(worker):
 
 def test_torch_is_seen_in_any_form_of_import():
     for text in ("import torch", "import os, torch.nn as nn", "from torch import nn", "def f():\n    from torch.nn import x"):
-        assert remote._import_torch({"a": "import os", "b": text}), text
+        assert remote._import({"a": "import os", "b": text}, "torch"), text
     for text in ("import torchvision", "from minisw import torch", "torch = 1", ""):
-        assert not remote._import_torch({"b": text}), text
+        assert not remote._import({"b": text}, "torch"), text
 
 
 def test_memory_is_limited(worker):
