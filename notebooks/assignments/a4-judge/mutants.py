@@ -22,7 +22,7 @@ GAP = 'abs(row["probability"] - row["share"])'
 MUTANTS = [
     Mutant("history joined by spaces", "judge_prompt", '"".join', '" ".join', (TEMPLATE, "q", ["a", "b"], "c")),
     Mutant("chunk leaks into history", "judge_prompt", "join(history)", "join([*history, chunk])", (TEMPLATE, "q", ["a"], "c")),
-    Mutant("chunks stripped", "judge_prompt", "join(history)", "join(map(str.strip, history))", (TEMPLATE, "q", ["a ", "b"], "c")),
+    Mutant("chunks stripped", "judge_prompt", "join(history)", "join(map(str.strip, history))", (TEMPLATE, "", ["a ", "b"], "")),
     Mutant("empty history stays empty", "judge_prompt", "past or nothing", "past", (TEMPLATE, "q", [], "c")),
     Mutant("only the last chunk", "judge_prompt", "join(history)", "join(history[-1:])", (TEMPLATE, "q", ["a", "b"], "c")),
     Mutant("white space of the chunk stays", "judge_prompt", "chunk.strip()", "chunk", (TEMPLATE, "q", ["a"], " c")),
@@ -100,9 +100,7 @@ MUTANTS = [
     Mutant("wrong answers by label", "f1_by_answer", "if not correct]", "if label >= 0]", SPLIT),
     Mutant("right answers by label", "f1_by_answer", "if correct]", "if label < 0]", SPLIT),
     Mutant("right answers only", "f1_by_answer", "if not correct]", "if correct]", SPLIT),
-    Mutant(
-        "arithmetic mean", "f1_by_answer", "return harmonic_mean(", "return (lambda a, b: (a + b) / 2)(", ([1, -1], [0, -1], [N, P])
-    ),
+    Mutant("arithmetic mean", "f1_by_answer", "return harmonic_mean(", "return (lambda a, b: (a + b) / 2)(", SPLIT),
     Mutant(
         "unpaired",
         "paired_bootstrap",
