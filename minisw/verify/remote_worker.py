@@ -91,7 +91,8 @@ def _load(modules: dict[str, str], sites: list[str]) -> None:
     for name in [*MODULES, *modules]:
         importlib.import_module(name)
     if "numpy" in sys.modules:
-        importlib.import_module("numpy.random")  # numpy would load it later, when no file can be read
+        for name in ("numpy.ma", "numpy.random"):  # numpy would load them later, when no file can be read
+            importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

@@ -199,6 +199,24 @@ def test_torch_is_seen_in_any_form_of_import():
         assert not remote._import({"b": text}, "torch"), text
 
 
+def test_numpy_is_there_where_the_package_needs_it():
+    code = "def f(n):\n    import numpy as np\n    return float(np.percentile(np.random.default_rng(n).integers(3, 4, 9), 2.5))\n"
+    with contextlib.closing(Worker({"m": "import numpy as np\n"}, [])) as worker:
+        worker.load(code)
+        assert worker.call("f", (0,), {}, 10.0) == 3.0
+        with pytest.raises(Failure) as failure:
+            worker.call("f", (-1,), {}, 10.0)
+        assert failure.value.status == "exception"
+        worker.load("def g(megabytes): return len(bytes(megabytes << 20))")
+        with pytest.raises(Failure) as failure:
+            worker.call("g", (remote.MEGABYTES,), {}, 10.0)
+        assert failure.value.status == "memory"
+    with contextlib.closing(Worker({"m": ""}, [])) as worker:
+        worker.load(code)
+        with pytest.raises(Failure, match="No module named 'numpy'"):
+            worker.call("f", (0,), {}, 10.0)
+
+
 def test_memory_is_limited(worker):
     worker.load("def f(megabytes): return len(bytes(megabytes << 20))")
     assert worker.call("f", (300,), {}, 10.0) == 300 << 20

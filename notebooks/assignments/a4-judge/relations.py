@@ -286,9 +286,9 @@ def paired_bootstrap_is_paired(call: Callable, reference: Callable, rng: random.
 
 
 def paired_bootstrap_width(call: Callable, reference: Callable, rng: random.Random) -> None:
-    """The width is that of the normal distribution, 2 · 1.96 · s / √n, on average of eight intervals within 10%."""
-    ratios = []  # many short calls: a single long one would reach the limit of time where other jobs run
-    for count in (16, 36) * 4:
+    """The width is that of the normal distribution, 2 · 1.96 · s / √n, on average of six intervals within 10%."""
+    ratios = []  # several short calls: a single long one would reach the limit of time where other jobs run
+    for count in (16, 36) * 3:
         rows = [(hard + rng.random(), hard) for hard in (rng.random() * 9 for _ in range(count))]
         gaps = [a - b for a, b in rows]
         deviation = math.sqrt(average([(gap - average(gaps)) ** 2 for gap in gaps]))
