@@ -207,6 +207,7 @@ def test_numpy_is_there_where_the_package_needs_it():
         with pytest.raises(Failure) as failure:
             worker.call("f", (-1,), {}, 10.0)
         assert failure.value.status == "exception"
+        worker.end()
         worker.load("def g(megabytes): return len(bytes(megabytes << 20))")
         with pytest.raises(Failure) as failure:
             worker.call("g", (remote.MEGABYTES,), {}, 10.0)
