@@ -286,16 +286,16 @@ def paired_bootstrap_is_paired(call: Callable, reference: Callable, rng: random.
 
 
 def paired_bootstrap_width(call: Callable, reference: Callable, rng: random.Random) -> None:
-    """The width is that of the normal distribution, 2 · 1.96 · s / √n, on average of six intervals within 10%."""
+    """The width is that of the normal distribution, 2 · 1.96 · s / √n, on average of eight intervals within 10%."""
     ratios = []  # several short calls: a single long one would reach the limit of time where other jobs run
-    for count in (16, 36) * 3:
+    for count in (16, 36) * 4:
         rows = [(hard + rng.random(), hard) for hard in (rng.random() * 9 for _ in range(count))]
         gaps = [a - b for a, b in rows]
         deviation = math.sqrt(average([(gap - average(gaps)) ** 2 for gap in gaps]))
-        _, (low, high) = call(rows, average, rng.randrange(1000), 400)
+        _, (low, high) = call(rows, average, rng.randrange(1000), 250)
         ratios.append((high - low) / (2 * 1.96 * deviation / math.sqrt(count)))
     found = average(ratios)
-    assert abs(found - 1) < 0.1, f"the width should be 2 · 1.96 · s / √n; it is {found:.2f} times that, with 400 resamples"
+    assert abs(found - 1) < 0.1, f"the width should be 2 · 1.96 · s / √n; it is {found:.2f} times that, with 250 resamples"
 
 
 def paired_bootstrap_by_seed(call: Callable, reference: Callable, rng: random.Random) -> None:
@@ -314,7 +314,7 @@ def paired_bootstrap_of_groups(call: Callable, reference: Callable, rng: random.
     groups = ["first"] * 8 + ["second"] * 8
     both = list(zip(rows, groups, strict=True))
     rng.shuffle(both)
-    got = call([row for row, _ in both], average, rng.randrange(1000), 200, [group for _, group in both])
+    got = call([row for row, _ in both], average, rng.randrange(1000), 100, [group for _, group in both])
     expect(got, (0.5, (0.0, 1.0)), "two groups, one with differences of 1, one with 0")
 
 
