@@ -52,6 +52,7 @@ class Assignment:
     preamble: str
     bugs: int
     variants: dict[str, list]
+    hidden: tuple[Function, ...] = ()  # other functions that a submission cannot import, because they hold most of an answer
 
     def settings(self, variant: str) -> dict[str, object]:
         """The value of every setting in a variant. The variant "" has the package's values; others never have them."""
@@ -96,7 +97,8 @@ def read_assignment(folder: Path) -> Assignment:
     if sum(f.points for f in functions) != 100 - BUG_POINTS - REPORT_POINTS:
         raise ValueError(f"{folder.name}/assignment.toml: the points of the functions must add up to 60")
     name = folder.name.partition("-")[0]
-    return Assignment(name, data["title"], folder, functions, data["preamble"], data["bugs"], data.get("variants", {}))
+    hidden = tuple(Function(dotted, 0) for dotted in data.get("hidden", []))
+    return Assignment(name, data["title"], folder, functions, data["preamble"], data["bugs"], data.get("variants", {}), hidden)
 
 
 def all_assignments(folder: Path = FOLDER) -> dict[str, Assignment]:

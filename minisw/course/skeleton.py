@@ -90,7 +90,7 @@ def student_file(assignment: Assignment, variant: str = "") -> str:
 
 
 def visible_modules(assignment: Assignment, settings: Mapping[str, object], whole: bool = False) -> dict[str, str]:
-    """Source of every module of the package that a submission may import, with all graded functions cut.
+    """Source of every module of the package that a submission may import, with all graded and hidden functions cut.
 
     These are the modules of the graded functions and what they import. Packages have an empty source. With `whole` nothing is
     cut: references and mutants may call other graded functions.
@@ -103,9 +103,11 @@ def visible_modules(assignment: Assignment, settings: Mapping[str, object], whol
             continue
         file = module_file(name)
         text = "" if file.name == "__init__.py" else with_settings(file.read_text(encoding="utf-8"), name, settings)
-        graded = [f.name for f in assignment.functions if f.module == name and not whole]
+        graded = [f.name for f in (*assignment.functions, *assignment.hidden) if f.module == name and not whole]
         sources[name] = cut(text, graded)
         names += [name.rpartition(".")[0]] if "." in name else []
-        imports = [n.module or "" for n in ast.parse(text).body if isinstance(n, ast.ImportFrom)]
-        names += [module for module in imports if module.partition(".")[0] == "minisw"]
+        imports = [n for n in ast.parse(text).body if isinstance(n, ast.ImportFrom) and n.module.partition(".")[0] == "minisw"]
+        names += [n.module for n in imports]
+        submodules = [f"{n.module}.{alias.name}" for n in imports for alias in n.names]  # from minisw.verify import algebra
+        names += [module for module in submodules if module_file(module).exists()]
     return sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from minisw.course.assignments import Assignment
-from minisw.course.grade import run_part
+from minisw.course.grade import ReferenceFails, run_part
 from minisw.course.mutants import function_of, source_with
 from minisw.course.relations import same
 from minisw.course.skeleton import visible_modules
@@ -14,10 +14,18 @@ from minisw.verify.sandbox import missing_layers
 
 
 def rows(assignment: Assignment, seed: int = 0) -> list[dict]:
-    """For each mutant the status of every relation of its function ("ok" where it is not caught)."""
+    """For each mutant the status of every relation of its function ("ok" where it is not caught).
+
+    Raises ReferenceFails if a reference does not pass in the worker: its mutants would then be caught by any relation.
+    """
     relations, found = assignment.load("relations").RELATIONS, []
     modules = visible_modules(assignment, assignment.settings(""), whole=True)
     with contextlib.closing(Worker(modules, missing_layers())) as worker:
+        for name in dict.fromkeys(mutant.function for mutant in assignment.load("mutants").MUTANTS):
+            right = function_of(assignment, name)
+            failed = run_part(worker, source_with(assignment, name), name, right, relations[name], f"{seed}/{name}")
+            if failed:
+                raise ReferenceFails(f"the reference of {name} fails in the worker: {failed}")
         for mutant in assignment.load("mutants").MUTANTS:
             reference, source = function_of(assignment, mutant.function), source_with(assignment, mutant.function, mutant)
             statuses = {}

@@ -104,10 +104,10 @@ class Worker:
             start_new_session=True,
         )
         theirs.close()
-        torch = _import_torch(self.modules)
+        torch = _import(self.modules, "torch")
         self._until = time.monotonic() + 60.0  # for the imports, on a busy machine
         try:
-            sites = site.getsitepackages() if torch else []
+            sites = site.getsitepackages() if torch or _import(self.modules, "numpy") else []
             self._send(wire.pack("start", [self.modules, sites, MEGABYTES_WITH_TORCH if torch else MEGABYTES, self.lacking]))
             if self._frame()[0] == "ready":
                 return
@@ -179,9 +179,9 @@ class Worker:
         raise failure
 
 
-def _import_torch(modules: dict[str, str]) -> bool:
-    """Whether any of these sources imports torch."""
+def _import(modules: dict[str, str], library: str) -> bool:
+    """Whether any of these sources imports a library, such as torch."""
     nodes = [node for source in modules.values() for node in ast.walk(ast.parse(source))]
     names = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
     names += [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)]
-    return any(name.partition(".")[0] == "torch" for name in names)
+    return any(name.partition(".")[0] == library for name in names)

@@ -90,6 +90,9 @@ def _load(modules: dict[str, str], sites: list[str]) -> None:
     sys.meta_path.insert(0, Sources(modules))
     for name in [*MODULES, *modules]:
         importlib.import_module(name)
+    if "numpy" in sys.modules:
+        for name in ("numpy.ma", "numpy.random"):  # numpy would load them later, when no file can be read
+            importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

@@ -9,6 +9,7 @@ from minisw.course import mutants, skeleton, table
 from minisw.course.assignments import Function, all_assignments, module_file, read_assignment
 from minisw.course.mutants import Mutant, StaleMutant
 from minisw.course.relations import expect, failures, same
+from minisw.verify import remote
 from minisw.verify.remote import Failure
 
 ASSIGNMENTS = all_assignments()
@@ -151,6 +152,18 @@ def test_what_a_submission_may_import_is_cut_and_needs_no_heavy_library():
     assert skeleton.STUB not in whole["minisw.labels"] and set(whole) == set(modules)
 
 
+def test_hidden_functions_are_cut_though_not_graded_and_submodules_come_along():
+    a4, a5 = (skeleton.visible_modules(ASSIGNMENTS[name], ASSIGNMENTS[name].settings("")) for name in ("a4", "a5"))
+    for modules, module, name in ((a4, "minisw.evaluate.metrics", "accuracies"), (a5, "minisw.search.budget", "total_costs")):
+        assert ast.unparse(skeleton.function_node(modules[module], name).body[-1]) == skeleton.STUB
+    assert "return" in skeleton.function_source(a4["minisw.evaluate.metrics"], "harmonic_mean")
+    whole = skeleton.visible_modules(ASSIGNMENTS["a5"], ASSIGNMENTS["a5"].settings(""), whole=True)
+    assert skeleton.STUB not in whole["minisw.search.budget"]
+    assert "minisw.verify.algebra" in a5  # from minisw.verify import algebra
+    for library, modules, imported in (("torch", a4, False), ("torch", a5, False), ("numpy", a4, True), ("numpy", a5, False)):
+        assert remote._import(modules, library) is imported
+
+
 @pytest.mark.parametrize("name", ASSIGNMENTS)
 def test_every_setting_and_function_is_in_the_handout(name):
     assignment = ASSIGNMENTS[name]
@@ -218,7 +231,12 @@ def test_the_reference_passes_with_any_seed_and_variant(name):
             assert failures(relations[function.name], reference, reference, f"{turn}/{function.name}") == {}
 
 
-VARIED = {"a1": {"tag", "parse_chunks", "cut_like"}, "a2": {"rel_effective", "rel_ratio", "relative_progress"}}
+VARIED = {
+    "a1": {"tag", "parse_chunks", "cut_like"},
+    "a2": {"rel_effective", "rel_ratio", "relative_progress"},
+    "a4": {"judge_prompt", "parse_verdict", "verdict_prefix", "calibration_error"},
+    "a5": {"chunk_reset"},
+}
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
@@ -232,18 +250,34 @@ def test_the_packages_defaults_fail_the_anchors_of_other_variants(name):
             assert relations[function][0].__name__ in failures(relations[function], old, new, f"{year}")
 
 
-def test_other_variants_offer_other_bugs_under_neutral_names():
-    offered = {variant: mutants.bugs(A2, variant) for variant in ("", "2026", "2027")}
-    assert all(list(bugs) == [f"bug_{i}" for i in range(1, A2.bugs + 1)] for bugs in offered.values())
+@pytest.mark.parametrize("name", ["a2", "a4", "a5"])
+def test_other_variants_offer_other_bugs_under_neutral_names(name):
+    assignment = ASSIGNMENTS[name]
+    offered = {variant: mutants.bugs(assignment, variant) for variant in ("", "2026", "2027")}
+    assert all(list(bugs) == [f"bug_{i}" for i in range(1, assignment.bugs + 1)] for bugs in offered.values())
     assert len({str(bugs) for bugs in offered.values()}) == 3
-    text = mutants.bugs_file(A2, "2027")
+    text = mutants.bugs_file(assignment, "2027")
     functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     assert [f.name for f in functions] == list(offered["2027"])
     names: dict = {}
     exec(text, names)
-    for name, mutant in offered["2027"].items():
-        wrong = mutants.function_of(A2, mutant.function, mutant, "2027")
-        assert table._differ(wrong, names[name], mutant.counterexample) is False
+    for bug, mutant in offered["2027"].items():
+        wrong = mutants.function_of(assignment, mutant.function, mutant, "2027")
+        assert table._differ(wrong, names[bug], mutant.counterexample) is False
+
+
+@pytest.mark.parametrize("name", ["a4", "a5"])
+def test_every_bug_that_may_be_offered_runs_with_what_students_have(name):
+    assignment = ASSIGNMENTS[name]
+    for mutant in assignment.load("mutants").MUTANTS:
+        if mutant.counterexample is not None:
+            wrong = mutants.function_of(assignment, mutant.function, mutant)
+            source = mutants.source_with(assignment, mutant.function, mutant)
+            names: dict = {}
+            exec(f"{assignment.preamble}\n{skeleton.function_source(source, mutant.function)}", names)
+            if mutant.name == "overflow":  # its bug is that it raises
+                continue
+            assert table._differ(wrong, names[mutant.function], mutant.counterexample) is False, mutant
 
 
 def row(relations: dict, **other) -> dict:

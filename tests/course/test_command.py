@@ -126,6 +126,17 @@ def test_the_table_runs_in_the_worker(monkeypatch, quick):
     assert row["counterexample"] is True and row["mutant"] == "all wrong kept" and row["endless"] is False
 
 
+def test_the_table_needs_references_that_pass_in_the_worker(monkeypatch, quick):
+    def stops(call, reference, rng):
+        assert call([[True]]) == "never"
+
+    found = [m for m in A2.load("mutants").MUTANTS if m.function == "mixed"][:1]
+    loaded = type("M", (), {"MUTANTS": found, "RELATIONS": {"mixed": [stops]}})
+    monkeypatch.setattr(type(A2), "load", lambda self, name: loaded)
+    with pytest.raises(grade.ReferenceFails, match="the reference of mixed fails in the worker: .*'stops': "):
+        table.rows(A2)
+
+
 # --- gradebook -------------------------------------------------------------------------------------------------------------
 
 

@@ -18,15 +18,19 @@ from minisw.verify.sandbox import SandboxMissing, missing_layers
 if missing_layers():
     pytest.skip(f"this machine cannot contain a submission: {missing_layers()}", allow_module_level=True)
 
-A1, A2 = (all_assignments()[name] for name in ("a1", "a2"))
+A1, A2, A4, A5 = GRADED = [all_assignments()[name] for name in ("a1", "a2", "a4", "a5")]
+every_assignment = pytest.mark.parametrize("assignment", GRADED, ids=[a.name for a in GRADED])
 TWO = dataclasses.replace(A2, functions=tuple(f for f in A2.functions if f.name in ("abs_q", "mixed")))  # for quick tests
 NAMES = [f.name for f in A2.functions]
 
 
 def reference(variant: str = "", assignment: Assignment = A2) -> str:
-    """Our own functions as a submission."""
-    first, last = (mutants.source_with(assignment, assignment.functions[i].name, variant=variant) for i in (0, -1))
-    return first + ("\n\n" + last.replace("from __future__ import annotations\n", "") if last != first else "")
+    """Our own functions as a submission: the sources of their modules, which do not import one another."""
+    modules = {f.module: mutants.source_with(assignment, f.name, variant=variant) for f in assignment.functions}
+    lines = [line for source in modules.values() for line in source.splitlines()]
+    dropped = ("from __future__ import ", *(f"from {module} import " for module in modules))
+    kept = [line for line in lines if not line.startswith(dropped)]
+    return "\n".join(["from __future__ import annotations", *kept]) + "\n"
 
 
 def counterexamples(variant: str = "", assignment: Assignment = A2) -> str:
@@ -43,7 +47,8 @@ def points_of_functions(result: dict) -> float:
     return sum(part["points"] for part in result["parts"] if part["name"] != "bugs")
 
 
-@pytest.mark.parametrize("assignment,variant,seed", [(A2, "", 1), (A2, "2027", 2), (A1, "", 3), (A1, "2027", 4)])
+@pytest.mark.parametrize("variant,seed", [("", 1), ("2027", 2)])
+@every_assignment
 def test_the_reference_has_all_points(assignment, variant, seed):
     texts = (reference(variant, assignment), counterexamples(variant, assignment))
     result = graded(*texts, variant=variant, seed=seed, assignment=assignment)
@@ -66,7 +71,7 @@ def test_a_result_can_be_repeated_from_its_seed_and_names_the_submission():
     assert graded(reference() + "#")["sha256"] != first["sha256"]
 
 
-@pytest.mark.parametrize("assignment", [A1, A2], ids=["a1", "a2"])
+@every_assignment
 def test_the_skeleton_is_not_implemented(assignment):
     result = graded(student_file(assignment), assignment=assignment)
     assert result["automatic"] == 0
@@ -96,7 +101,7 @@ NULLS = {
 }
 
 
-@pytest.mark.parametrize("assignment", [A1, A2], ids=["a1", "a2"])
+@every_assignment
 @pytest.mark.parametrize("value", NULLS.values(), ids=NULLS.keys())
 def test_null_submissions_have_no_point(value, assignment):
     """In this process: they are harmless, and the anchors decide."""
@@ -118,6 +123,15 @@ def test_tags_of_last_year_have_no_point_where_tags_matter():
     for name in ("tag", "parse_chunks", "cut_like"):
         assert by[name]["points"] == 0 and by[name]["status"] == "wrong"
     assert by["rejoins"]["points"] == 8
+
+
+@pytest.mark.parametrize("assignment", [A4, A5], ids=["a4", "a5"])
+def test_last_years_judge_and_search_have_no_point_where_settings_matter(assignment):
+    by = graded(reference("", assignment), variant="2027", assignment=assignment)["by"]
+    names = {"a4": {"judge_prompt", "parse_verdict", "verdict_prefix", "calibration_error"}, "a5": {"chunk_reset"}}
+    for function in assignment.functions:
+        varied = function.name in names[assignment.name]
+        assert by[function.name]["points"] == (0 if varied else function.points), function.name
 
 
 def test_last_years_solution_has_no_point_for_functions_with_other_defaults():
@@ -232,6 +246,24 @@ def test_the_package_as_a_submission_has_no_points(source):
     assert {result["by"][name]["status"] for name in NAMES} == {"not_implemented"}
 
 
+@pytest.mark.parametrize(
+    "assignment,source",
+    [
+        (A4, "from minisw.evaluate.metrics import *\nfrom minisw.evaluate.stats import *\nfrom minisw.verdicts import *\n"),
+        (A4, "from minisw.evaluate.calibration import *\n"),
+        (
+            A4,
+            "from minisw.evaluate.metrics import accuracies, harmonic_mean\n"
+            "def f1_official(labels, predictions):\n    return harmonic_mean(*accuracies(labels, predictions))\n",
+        ),
+        (A5, "from minisw.search.budget import *\n"),
+        (A5, "from minisw.search.chunk_reset import *\n"),
+    ],
+)
+def test_neither_graded_nor_hidden_functions_can_be_imported(assignment, source):
+    assert graded(source, assignment=assignment)["automatic"] == 0
+
+
 def test_the_worker_imports_neither_torch_nor_the_original():
     source = (
         "import sys\n"
@@ -285,7 +317,7 @@ def test_a_call_may_take_twenty_times_the_reference_and_at_least_five_seconds(mo
 def test_the_reference_is_not_run_with_functions_that_may_count_their_calls():
     seen, worker = [], FakeWorker()
     grade.run_part(worker, "", "f", lambda *a: seen.append(a), [lambda call, reference, rng: call(print)], "0")
-    assert seen == [] and worker.limits == [5.0]
+    assert seen == [] and worker.limits == [30.0]
 
 
 # --- find the bug --------------------------------------------------------------------------------------------------------

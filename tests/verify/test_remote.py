@@ -194,9 +194,28 @@ def test_a_request_that_is_not_read_does_not_block(worker):
 
 def test_torch_is_seen_in_any_form_of_import():
     for text in ("import torch", "import os, torch.nn as nn", "from torch import nn", "def f():\n    from torch.nn import x"):
-        assert remote._import_torch({"a": "import os", "b": text}), text
+        assert remote._import({"a": "import os", "b": text}, "torch"), text
     for text in ("import torchvision", "from minisw import torch", "torch = 1", ""):
-        assert not remote._import_torch({"b": text}), text
+        assert not remote._import({"b": text}, "torch"), text
+
+
+def test_numpy_is_there_where_the_package_needs_it():
+    code = "def f(n):\n    import numpy as np\n    return float(np.percentile(np.random.default_rng(n).integers(3, 4, 9), 2.5))\n"
+    with contextlib.closing(Worker({"m": "import numpy as np\n"}, [])) as worker:
+        worker.load(code)
+        assert worker.call("f", (0,), {}, 10.0) == 3.0
+        with pytest.raises(Failure) as failure:
+            worker.call("f", (-1,), {}, 10.0)
+        assert failure.value.status == "exception"
+        worker.end()
+        worker.load("def g(megabytes): return len(bytes(megabytes << 20))")
+        with pytest.raises(Failure) as failure:
+            worker.call("g", (remote.MEGABYTES,), {}, 10.0)
+        assert failure.value.status == "memory"
+    with contextlib.closing(Worker({"m": ""}, [])) as worker:
+        worker.load(code)
+        with pytest.raises(Failure, match="No module named 'numpy'"):
+            worker.call("f", (0,), {}, 10.0)
 
 
 def test_memory_is_limited(worker):
