@@ -6,6 +6,7 @@ import contextlib
 
 from minisw.course.assignments import Assignment
 from minisw.course.grade import run_part
+from minisw.course import mutants
 from minisw.course.mutants import function_of, source_with
 from minisw.course.relations import same
 from minisw.course.skeleton import visible_modules
@@ -53,8 +54,9 @@ def problems(rows: list[dict]) -> list[str]:
 
 def _differ(right, wrong, arguments: tuple) -> bool:
     """Whether two functions give different results on some arguments; an exception of the wrong one is a difference."""
-    value = right(*arguments)
+    values = mutants.arguments(right, arguments)
+    value = right(*values)
     try:
-        return not same(value, wrong(*arguments))
+        return not same(value, wrong(*values))
     except Exception:
         return True
