@@ -42,14 +42,14 @@ class Mutant:
 def source_with(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = "") -> str:
     """The module of a function (short name) as the reference has it, or with a mutant. Raises StaleMutant."""
     module = next(f.module for f in assignment.functions if f.name == function)
-    source = assignment.source(module)
+    source = with_settings(assignment.source(module), module, assignment.settings(variant))
     if mutant:
         text = sliced(source, [function]) if assignment.sliced else function_source(source, function)  # helpers are a part of it
         if text.count(mutant.old) != 1:
             raise StaleMutant(f"mutant {mutant.name!r}: {mutant.old!r} is {text.count(mutant.old)} times in {function}")
         changed = text.replace(mutant.old, mutant.new)
-        source = changed if assignment.sliced else replace_function(source, function, changed)
-    return with_settings(source, module, assignment.settings(variant))
+        return changed if assignment.sliced else replace_function(source, function, changed)
+    return source
 
 
 def function_of(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = ""):

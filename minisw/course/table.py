@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
+from minisw.course import mutants
 from minisw.course.assignments import Assignment
 from minisw.course.grade import run_part
-from minisw.course import mutants
 from minisw.course.mutants import function_of, source_with
 from minisw.course.relations import same
 from minisw.course.skeleton import visible_modules
