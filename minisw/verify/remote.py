@@ -22,7 +22,7 @@ from minisw.verify import wire
 
 LOAD_SECONDS = 10.0  # for the import of a submission
 END_SECONDS = 5.0  # to end a part
-MEGABYTES, MEGABYTES_WITH_TORCH = 512, 256  # of address space, above what the imports take
+MEGABYTES, MEGABYTES_WITH_TORCH = 512, 128  # of address space, above what the imports take
 MAX_SENTENCE = 300
 DIED = "the process ended during the call"
 

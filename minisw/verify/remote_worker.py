@@ -12,6 +12,8 @@ Frames (wire.py) on descriptor 0, a socket to the grader:
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.abc
@@ -93,6 +95,9 @@ def _load(modules: dict[str, str], sites: list[str]) -> None:
         importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+        with contextlib.suppress(AttributeError):  # another C library
+            # M_MMAP_THRESHOLD: large tensors are freed to the system; in glibc's heap they would leave gaps and grow it
+            ctypes.CDLL(None).mallopt(-3, 1 << 20)
 
 
 def _megabytes() -> int:
