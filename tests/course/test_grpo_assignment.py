@@ -290,9 +290,10 @@ class TestWorker:
         worker.end()
 
     def test_the_reference_has_all_points_and_found_bugs_count(self):
-        parts = [mutants.source_with(A3, name, variant="2027").replace("from __future__ import annotations", "") for name in NAMES]
+        future = "from __future__ import annotations\n"
+        parts = [mutants.source_with(A3, name, variant="2027").replace(future, "") for name in NAMES]
         examples = {name: list(mutant.counterexample) for name, mutant in mutants.bugs(A3, "2027").items()}
-        texts = {"student.py": "from __future__ import annotations\n" + "\n".join(parts), "counterexamples.json": json.dumps(examples)}
+        texts = {"student.py": future + "\n".join(parts), "counterexamples.json": json.dumps(examples)}
         result = grade.grade(A3, texts, 5, "2027")
         assert {part["name"]: part["failed"] for part in result["parts"]} == {name: {} for name in [*NAMES, "bugs"]}
         assert result["automatic"] == 70

@@ -38,9 +38,8 @@ def other():
 
 def test_what_a_function_uses_stays_in_its_order_and_nothing_else():
     text = sliced(SOURCE, ["wanted"])
-    assert text.startswith(
-        "from __future__ import annotations\nimport os.path, math as m\nfrom other import Big, small as little\n\n\nLIMIT: int = 3\n"
-    )
+    imports = "from __future__ import annotations\nimport os.path, math as m\nfrom other import Big, small as little\n"
+    assert text.startswith(f"{imports}\n\nLIMIT: int = 3\n")
     kept = ["LIMIT", "FIRST, SECOND", "def wanted", "@little\nclass _Helper", "def _helper"]
     positions = [text.index(name) for name in kept]
     assert positions == sorted(positions)
