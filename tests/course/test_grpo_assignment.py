@@ -245,22 +245,12 @@ class TestWorker:
 
     @pytest.mark.parametrize(
         "body,status",
-        {
+        {  # each that ends the process costs an import of torch; more of them: tests/verify/test_remote.py
             "torch.full_like(logprobs, float('nan'))": "wrong",
-            "torch.full_like(logprobs, float('inf'))": "wrong",
             "logprobs[None]": "wrong",
-            "torch.zeros(3, dtype=torch.bfloat16)": "output",
-            "torch.zeros(3, dtype=torch.complex64)": "output",
-            "torch.zeros(3, device='meta')": "output",
-            "torch.zeros(3).to_sparse()": "output",
-            "torch.zeros(1).expand(1 << 40)": "output",
-            "torch.zeros(5 << 20)": "output",
-            "torch.zeros(1 << 30)": "memory",
-            "torch.zeros(1).expand([1 << 20, 0, 1 << 20, 1 << 20, 1 << 20, 1 << 20])": "output wrong died",
             "setattr(torch, 'allclose', lambda *a: True) or setattr(torch.Tensor, 'isclose', lambda *a: True)": "wrong",
-            "forged(b'[\"value\", {\"tensor\": [\"bool\", [3], 0]}]', bytes([1, 1, 7]))": "output",
-            "forged(b'[\"value\", {\"tensor\": [\"float32\", [3], 0]}]', bytes(8))": "output",
-            "forged(b'[\"value\", {\"linear\": {\"tensor\": [\"float32\", [1, 1], 0]}}]', bytes(4))": "output",
+            "torch.zeros(3).to_sparse()": "output",
+            "torch.zeros(1 << 30)": "memory",
             f"forged(b'[\"value\", {{\"tensor\": [\"bool\", {[1 << 24] * 5 + [0]}, 0]}}]', b'')": "output",
         }.items(),
     )
@@ -271,14 +261,14 @@ class TestWorker:
             f"def kl_k3(logprobs, ref_logprobs):\n    return {body}\n"
         )
         failed = self.part(worker, source, "kl_k3")
-        assert len(failed) == len(RELATIONS["kl_k3"]) and failed["kl_k3_anchor"][0] in status.split()
-        assert self.part(worker, solution(), "kl_k3") == {}
+        assert len(failed) == len(RELATIONS["kl_k3"]) and failed["kl_k3_anchor"][0] == status
 
     def test_a_hostile_call_back_is_a_wrong_result(self, worker):
-        for args in ("", "1, 2", "ids", "ids, ids", "target, target", "ids + 1, target", "None, None"):
+        for args, sentence in {"ids + 1, target": "logprobs was called with something else", "": "wrong form"}.items():
             source = f"def backward_in_micro_batches(batches, logprobs):\n    ids, target, a = batches[0]\n    logprobs({args})\n"
             failed = self.part(worker, source, "backward_in_micro_batches")
             assert {status for status, _ in failed.values()} == {"wrong"} and len(failed) == 4, args
+            assert sentence in failed["backward_in_micro_batches_anchor"][1]
 
     def test_a_frozen_layer_arrives_and_an_exception_has_its_line(self, worker):
         layer = torch.nn.Linear(2, 3, bias=False)
