@@ -164,6 +164,53 @@ def test_a_helper_of_the_function_can_hold_the_mistake():
         mutants.source_with(A3, "gather_states", mutants.Mutant("m", "gather_states", "logp.mul_(p)", ""))
 
 
+@pytest.mark.parametrize("variant", ["", "2027", "2028"])
+def test_bugs_stand_alone_and_their_counterexamples_show_them(variant):
+    names: dict = {}
+    exec(mutants.bugs_file(A3, variant), names)
+    bugs = mutants.bugs(A3, variant)
+    assert len(bugs) == A3.bugs
+    for name, mutant in bugs.items():
+        right = mutants.function_of(A3, mutant.function, variant=variant)
+        values = mutants.arguments(right, json.loads(json.dumps(mutant.counterexample)))
+        assert not same(right(*values), names[name](*values)), mutant
+
+
+class FakeWorker:
+    """Notes what it is asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def load(self, source):
+        pass
+
+    def end(self):
+        pass
+
+    def call(self, name, args, kwargs, seconds):
+        self.asked.append((name, args, None, seconds))
+
+    def gradient(self, name, args, position, seconds):
+        self.asked.append((name, args, position, seconds))
+        return "value", [["gradient", 1]]
+
+
+def test_a_gradient_is_asked_of_the_worker_within_the_limit_of_the_reference(monkeypatch):
+    clock, worker, seen = iter([0.0, 0.5, 1.0, 1.1, 2.0, 2.0]), FakeWorker(), []
+    monkeypatch.setattr(grade.time, "thread_time", lambda: next(clock))
+    layer = torch.nn.Linear(1, 1)
+
+    def relation(call, reference, rng):
+        assert value_and_gradient(call, 1, 3, layer) == ("value", [["gradient", 1]])
+        call(4)
+        value_and_gradient(call, 0, print)
+
+    assert grade.run_part(worker, "", "f", lambda *args: seen.append(args), [relation], "0") == {}
+    assert worker.asked == [("f", (3, layer), 1, 10.0), ("f", (4,), None, 5.0), ("f", (print,), 0, 5.0)]
+    assert seen == [(3, layer), (4,)]  # a layer is no function of the grader
+
+
 # --- comparing and differentiating -----------------------------------------------------------------------------------------
 
 
