@@ -17,6 +17,8 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
+from minisw.course.slices import sliced
+
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "assignments"
 BUG_POINTS, REPORT_POINTS = 10, 30
 
@@ -42,7 +44,8 @@ class Assignment:
     """One assignment. `variants` has, for each dotted setting, the package's value and then other values.
 
     A setting is a default argument ("minisw.labels.rel_effective.n") or a constant of a module ("minisw.chunks.OPEN"). Settings
-    that belong together share a key, separated by a space, and have lists of values.
+    that belong together share a key, separated by a space, and have lists of values. `sliced` assignments see only the graded
+    functions of a module and what these use (slices.py).
     """
 
     name: str
@@ -53,6 +56,7 @@ class Assignment:
     bugs: int
     variants: dict[str, list]
     hidden: tuple[Function, ...] = ()  # other functions that a submission cannot import, because they hold most of an answer
+    sliced: bool = False
 
     def settings(self, variant: str) -> dict[str, object]:
         """The value of every setting in a variant. The variant "" has the package's values; others never have them."""
@@ -72,7 +76,9 @@ class Assignment:
 
     def source(self, module: str) -> str:
         """The text of a module of the package, or of one in the assignment's folder such as "extra"."""
-        return module_file(module, self.folder).read_text(encoding="utf-8")
+        text = module_file(module, self.folder).read_text(encoding="utf-8")
+        names = [f.name for f in self.functions if f.module == module]
+        return sliced(text, names) if self.sliced and names else text
 
     def load(self, name: str) -> types.ModuleType:
         """The assignment's relations.py or mutants.py as a module."""
@@ -96,9 +102,10 @@ def read_assignment(folder: Path) -> Assignment:
     functions = tuple(Function(name, points) for name, points in data["functions"].items())
     if sum(f.points for f in functions) != 100 - BUG_POINTS - REPORT_POINTS:
         raise ValueError(f"{folder.name}/assignment.toml: the points of the functions must add up to 60")
-    name = folder.name.partition("-")[0]
+    name, variants = folder.name.partition("-")[0], data.get("variants", {})
     hidden = tuple(Function(dotted, 0) for dotted in data.get("hidden", []))
-    return Assignment(name, data["title"], folder, functions, data["preamble"], data["bugs"], data.get("variants", {}), hidden)
+    rest = (data["preamble"], data["bugs"], variants, hidden, data.get("sliced", False))
+    return Assignment(name, data["title"], folder, functions, *rest)
 
 
 def all_assignments(folder: Path = FOLDER) -> dict[str, Assignment]:

@@ -17,7 +17,7 @@ from minisw.course import mutants
 from minisw.course.assignments import BUG_POINTS, REPORT_POINTS, Assignment
 from minisw.course.relations import failures, same
 from minisw.course.skeleton import visible_modules
-from minisw.verify.remote import Failure, Worker
+from minisw.verify.remote import Failure, Worker, plain
 from minisw.verify.sandbox import SandboxMissing, missing_layers
 
 VERSION = 1  # of the grader: results of another version are not comparable
@@ -118,14 +118,18 @@ def check_reference(assignment: Assignment, relations: dict, seed: int, variant:
 def run_part(worker: Worker, source: str, name: str, reference: Callable, relations: list, seed: str) -> dict:
     """The failed relations (`relations.failures`) of one function of a source, run in the worker."""
 
-    def call(*args, **kwargs):
-        if any(map(callable, args)):  # functions that count their calls are not to be called by the reference too
-            return worker.call(name, args, kwargs, LEAST_SECONDS_WITH_FUNCTIONS)
+    def limit(args, kwargs) -> float:
+        # functions that count their calls are not to be called by the reference too; a layer of torch is data
+        if any(callable(a) and not type(a).__module__.startswith("torch.") for a in args):
+            return LEAST_SECONDS_WITH_FUNCTIONS
         begin = time.thread_time()
         reference(*args, **kwargs)
-        seconds = max(LEAST_SECONDS, TIMES_REFERENCE * (time.thread_time() - begin))
-        return worker.call(name, args, kwargs, seconds)
+        return max(LEAST_SECONDS, TIMES_REFERENCE * (time.thread_time() - begin))
 
+    def call(*args, **kwargs):
+        return worker.call(name, args, kwargs, limit(args, kwargs))
+
+    call.gradient = lambda position, args: worker.gradient(name, args, position, limit(args, {}))
     try:
         worker.load(source)
     except Failure as failure:
@@ -163,8 +167,13 @@ def grade_bugs(assignment: Assignment, text: str, variant: str, lacking: list[st
             if sentence := "no arguments were submitted" if example in (None, []) else _bad_example(example):
                 failed[name] = sentence
                 continue
-            right = _result(worker, mutants.source_with(assignment, mutant.function, None, variant), mutant.function, example)
-            wrong = _result(worker, mutants.source_with(assignment, mutant.function, mutant, variant), mutant.function, example)
+            try:
+                values = mutants.arguments(mutants.function_of(assignment, mutant.function, variant=variant), example)
+            except (ValueError, TypeError, RuntimeError) as error:
+                failed[name] = f"a list of numbers is no tensor: {plain(error)}"
+                continue
+            right = _result(worker, mutants.source_with(assignment, mutant.function, None, variant), mutant.function, values)
+            wrong = _result(worker, mutants.source_with(assignment, mutant.function, mutant, variant), mutant.function, values)
             if isinstance(right, Failure):
                 failed[name] = f"the right function does not take these arguments: {right}"
             elif same(right, wrong):
@@ -199,11 +208,11 @@ def _bad_example(example: object) -> str:
     return "" if fits else f"more than {MAX_NUMBERS} numbers or {MAX_CHARACTERS} characters"
 
 
-def _result(worker: Worker, source: str, name: str, arguments: list) -> object:
+def _result(worker: Worker, source: str, name: str, arguments: tuple) -> object:
     """The value of a call, or the Failure."""
     try:
         worker.load(source)
-        return worker.call(name, tuple(arguments), {}, LEAST_SECONDS)
+        return worker.call(name, arguments, {}, LEAST_SECONDS)
     except Failure as failure:
         return failure
     finally:

@@ -7,11 +7,15 @@ and must be mended.
 from __future__ import annotations
 
 import functools
+import importlib
+import inspect
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from minisw.course.assignments import Assignment
 from minisw.course.skeleton import function_source, replace_function, with_settings
+from minisw.course.slices import sliced
 
 
 class StaleMutant(ValueError):
@@ -22,7 +26,8 @@ class StaleMutant(ValueError):
 class Mutant:
     """A wrong version: `name` in words, `function` by its short name, the text `old` and what replaces it.
 
-    `counterexample` has arguments on which right and wrong differ; with one the mutant can be offered as a bug to be found.
+    `counterexample` has arguments on which right and wrong differ, as a JSON file has them (`arguments`); with one the mutant can
+    be offered as a bug to be found.
     """
 
     name: str
@@ -31,18 +36,20 @@ class Mutant:
     new: str
     counterexample: tuple | None = None
     endless: bool = False  # the only kind that may be caught by time
+    large: bool = False  # only the worker's limit of memory catches it
 
 
 def source_with(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = "") -> str:
     """The module of a function (short name) as the reference has it, or with a mutant. Raises StaleMutant."""
     module = next(f.module for f in assignment.functions if f.name == function)
-    source = assignment.source(module)
+    source = with_settings(assignment.source(module), module, assignment.settings(variant))
     if mutant:
-        text = function_source(source, function)
+        text = sliced(source, [function]) if assignment.sliced else function_source(source, function)  # helpers are a part of it
         if text.count(mutant.old) != 1:
             raise StaleMutant(f"mutant {mutant.name!r}: {mutant.old!r} is {text.count(mutant.old)} times in {function}")
-        source = replace_function(source, function, text.replace(mutant.old, mutant.new))
-    return with_settings(source, module, assignment.settings(variant))
+        changed = text.replace(mutant.old, mutant.new)
+        return changed if assignment.sliced else replace_function(source, function, changed)
+    return source
 
 
 def function_of(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = ""):
@@ -51,6 +58,19 @@ def function_of(assignment: Assignment, function: str, mutant: Mutant | None = N
     names = {"__name__": f"{module} (reference)"}
     exec(_code(source_with(assignment, function, mutant, variant)), names)
     return names[function]
+
+
+def arguments(function: Callable, values: Sequence) -> tuple:
+    """Values of a JSON file as arguments: lists of numbers become tensors where the function asks for a torch.Tensor.
+
+    Raises ValueError or TypeError for lists that are no tensor.
+    """
+    wanted = [parameter.annotation for parameter in inspect.signature(function).parameters.values()]
+    found = list(values)
+    for i, (annotation, value) in enumerate(zip(wanted, values, strict=False)):
+        if annotation == "torch.Tensor" and isinstance(value, list):
+            found[i] = importlib.import_module("torch").tensor(value)
+    return tuple(found)
 
 
 @functools.lru_cache(256)

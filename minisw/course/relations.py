@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from minisw.verify import gradients
 from minisw.verify.remote import Failure, plain
 
 NOT_TRIED = "not tried"  # the sentence of a relation behind a failed anchor
@@ -23,8 +24,22 @@ def expect(got: Any, want: Any, what: str) -> None:
     assert same(got, want), f"{what}: expected {_short(want)}, got {_short(got)}"
 
 
+def value_and_gradient(call: Callable, position: int, *args: Any) -> tuple[Any, list]:
+    """Value and gradients of a call by its argument at `position` (verify/gradients.py), in the worker if the call is there."""
+    if hasattr(call, "gradient"):
+        return call.gradient(position, args)
+    return gradients.value_and_gradient(call, position, args)
+
+
 def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal: numbers up to 1e-6, sequences item by item. Nothing equals NaN."""
+    """Whether two values are equal: numbers up to 1e-6, sequences item by item. Nothing equals NaN.
+
+    Tensors are equal in shape and in kind (bool, whole or real numbers), and their numbers up to 1e-4 of them or 1e-5: float32
+    rounds, and a sum of it in another order more so.
+    """
+    if is_tensor(a) and is_tensor(b):
+        kinds = [(t.is_floating_point(), str(t.dtype) == "torch.bool") for t in (a, b)]
+        return kinds[0] == kinds[1] and a.shape == b.shape and bool(a.double().isclose(b.double(), 1e-4, 1e-5).all())
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
@@ -35,6 +50,10 @@ def same(a: Any, b: Any) -> bool:
         numbers = isinstance(a, float | int) and isinstance(b, float | int)
         return numbers and (a == b or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6))
     return type(a) is type(b) and a == b
+
+
+def is_tensor(value: Any) -> bool:
+    return type(value).__module__ == "torch" and type(value).__name__ == "Tensor"
 
 
 def failures(relations: Sequence[Relation], call: Callable, reference: Callable, seed: str) -> dict[str, tuple[str, str]]:
@@ -62,6 +81,6 @@ def failures(relations: Sequence[Relation], call: Callable, reference: Callable,
 
 def _short(value: Any) -> str:
     try:
-        return plain(repr(value)[:120])
+        return plain(repr(value.tolist() if is_tensor(value) and value.numel() < 100 else value)[:120])
     except ValueError:  # an integer of thousands of digits
         return "a huge number"

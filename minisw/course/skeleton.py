@@ -10,6 +10,7 @@ import functools
 from collections.abc import Collection, Mapping
 
 from minisw.course.assignments import Assignment, module_file
+from minisw.course.slices import sliced
 
 STUB = "raise NotImplementedError"
 
@@ -101,10 +102,13 @@ def visible_modules(assignment: Assignment, settings: Mapping[str, object], whol
         name = names.pop()
         if name in sources:
             continue
-        file = module_file(name)
-        text = "" if file.name == "__init__.py" else with_settings(file.read_text(encoding="utf-8"), name, settings)
-        graded = [f.name for f in (*assignment.functions, *assignment.hidden) if f.module == name and not whole]
-        sources[name] = cut(text, graded)
+        graded = [f.name for f in (*assignment.functions, *assignment.hidden) if f.module == name]
+        text = "" if module_file(name).name == "__init__.py" else with_settings(assignment.source(name), name, settings)
+        if not whole:
+            text = cut(text, graded)
+        if assignment.sliced and graded:  # once more: what only the cut bodies used is part of the solution
+            text = sliced(text, graded)
+        sources[name] = text
         names += [name.rpartition(".")[0]] if "." in name else []
         imports = [n for n in ast.parse(text).body if isinstance(n, ast.ImportFrom) and n.module.partition(".")[0] == "minisw"]
         names += [n.module for n in imports]

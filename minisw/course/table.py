@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from minisw.course import mutants
 from minisw.course.assignments import Assignment
 from minisw.course.grade import ReferenceFails, run_part
 from minisw.course.mutants import function_of, source_with
@@ -61,8 +62,9 @@ def problems(rows: list[dict]) -> list[str]:
 
 def _differ(right, wrong, arguments: tuple) -> bool:
     """Whether two functions give different results on some arguments; an exception of the wrong one is a difference."""
-    value = right(*arguments)
+    values = mutants.arguments(right, arguments)
+    value = right(*values)
     try:
-        return not same(value, wrong(*arguments))
+        return not same(value, wrong(*values))
     except Exception:
         return True

@@ -22,7 +22,7 @@ from minisw.verify import wire
 
 LOAD_SECONDS = 10.0  # for the import of a submission
 END_SECONDS = 5.0  # to end a part
-MEGABYTES, MEGABYTES_WITH_TORCH = 512, 4096  # of address space
+MEGABYTES, MEGABYTES_WITH_TORCH = 512, 128  # of address space, above what the imports take
 MAX_SENTENCE = 300
 DIED = "the process ended during the call"
 
@@ -65,9 +65,16 @@ class Worker:
 
     def call(self, name: str, args: tuple, kwargs: dict, seconds: float) -> Any:
         """The value of a call. Functions among the arguments run here when the submission calls them. Raises Failure."""
+        return self._result("call", (name, args, kwargs), seconds)
+
+    def gradient(self, name: str, args: tuple, position: int, seconds: float) -> Any:
+        """Value and gradients of a call by its argument at `position` (verify/gradients.py). Raises Failure."""
+        return self._result("gradient", (name, args, position), seconds)
+
+    def _result(self, kind: str, request: tuple, seconds: float) -> Any:
         callbacks: list[Callable] = []
         self._until = time.monotonic() + seconds
-        self._send(wire.pack("call", (name, args, kwargs), callbacks))
+        self._send(wire.pack(kind, request, callbacks))
         return self._value(callbacks)
 
     def end(self) -> None:

@@ -6,12 +6,14 @@ for each part: the fork gets the last limits, reads the submission and answers c
 another, and can only answer what the grader asked.
 
 Frames (wire.py) on descriptor 0, a socket to the grader:
-    grader: start [modules, sites, megabytes, lacking]   then for each part: load, call…, end
+    grader: start [modules, sites, megabytes, lacking]   then for each part: load, call or gradient…, end
     worker: ready                                        then an answer to each, value or error; callback; exited
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.abc
@@ -25,7 +27,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from minisw.verify import layers, wire
+from minisw.verify import gradients, layers, wire
 
 CPU_SECONDS = 600  # of a whole part; the grader limits every call by the clock
 MODULES = (  # what a submission may import: nothing can be loaded once the process is closed
@@ -54,6 +56,7 @@ def serve() -> None:
     """Prepare, close this process in, then fork for each part. It never returns."""
     kind, (modules, sites, megabytes, lacking) = wire.unpack(_read)
     _load(modules, sites)
+    megabytes += _megabytes()
     names = {"ordinary user": layers.ordinary_user, "namespaces": layers.namespaces, "empty root": layers.empty_root}
     _require(names, lacking)
     if first := os.fork():  # the first process of its namespace: the parts cannot signal it, and end when it ends
@@ -95,6 +98,18 @@ def _load(modules: dict[str, str], sites: list[str]) -> None:
             importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+        with contextlib.suppress(AttributeError):  # another C library
+            # M_MMAP_THRESHOLD: large tensors are freed to the system; in glibc's heap they would leave gaps and grow it
+            ctypes.CDLL(None).mallopt(-3, 1 << 20)
+
+
+def _megabytes() -> int:
+    """The address space of this process now, libraries included, so that limits do not depend on their size."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    except OSError:  # not Linux
+        return 4096
 
 
 def _require(names: dict[str, Callable[[], None]], lacking: list[str]) -> None:
@@ -111,9 +126,9 @@ def _answer(source: str) -> NoReturn:
         _reply(lambda: exec(compile(source, "student.py", "exec", dont_inherit=True), vars(student)) and None)
         while True:
             kind, payload = wire.unpack(_read, lambda number: functools.partial(_ask, number))
-            if kind != "call":
+            if kind not in ("call", "gradient"):
                 break
-            _reply(functools.partial(_call, vars(student), *payload))
+            _reply(functools.partial(_call if kind == "call" else _gradient, vars(student), *payload))
     finally:
         os._exit(0)
 
@@ -124,6 +139,10 @@ def _call(names: dict, name: str, args: tuple, kwargs: dict) -> Any:
     return names[name](*args, **kwargs)
 
 
+def _gradient(names: dict, name: str, args: tuple, position: int) -> Any:
+    return gradients.value_and_gradient(lambda *inner: _call(names, name, inner, {}), position, args)
+
+
 def _reply(work: Callable[[], Any]) -> None:
     """Send the value of some work, or why there is none."""
     try:
@@ -131,6 +150,8 @@ def _reply(work: Callable[[], Any]) -> None:
     except BaseException as error:
         kinds = {NotImplementedError: "not_implemented", MemoryError: "memory"}
         kind = next((kind for base, kind in kinds.items() if isinstance(error, base)), "exception")
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch has no error of its own for it
+            kind = "memory"
         lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "student.py"]
         where = f" (line {lines[-1]} of student.py)" if lines else ""
         frame = wire.pack("error", [kind, f"{type(error).__name__}: {error}"[:300].removesuffix(": ") + where])

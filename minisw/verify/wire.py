@@ -1,8 +1,9 @@
 """What the grader and the worker say to each other: frames of JSON and raw tensors, never pickle.
 
 A frame is a header (two lengths), a JSON list [kind, payload], and the raw bytes of all tensors. In the payload None, booleans,
-numbers, texts and lists stand for themselves; anything else is an object with one key: tuple, dict, tensor, record (a frozen
-dataclass of the package, only from the grader) or callback (a function of the grader, by its number).
+numbers, texts and lists stand for themselves; anything else is an object with one key: tuple, dict, tensor, and only from the
+grader record (a frozen dataclass of the package), linear (a frozen layer without bias, by its weight) or callback (a function of
+the grader, by its number).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def pack(kind: str, payload: Any, callbacks: list[Callable] | None = None) -> by
     blobs: list[bytes] = []
     try:
         text = json.dumps([kind, _encoded(payload, blobs, callbacks)]).encode()
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: torch, of a tensor without plain numbers; too deep a list
         raise Unreadable(str(error)) from None
     raw = b"".join(blobs)
     if len(text) + len(raw) > MAX_BYTES:
@@ -52,7 +53,7 @@ def unpack(read: Callable[[int], bytes], callback: Callable[[int], Callable] | N
         return str(kind), _decoded(payload, raw, callback)
     except Unreadable:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, MemoryError) as error:
         raise Unreadable(f"it cannot be read ({type(error).__name__})") from None
 
 
@@ -66,16 +67,20 @@ def _encoded(value: Any, blobs: list[bytes], callbacks: list[Callable] | None) -
     if isinstance(value, dict):
         return {"dict": [[_encoded(key, blobs, callbacks), _encoded(item, blobs, callbacks)] for key, item in value.items()]}
     if type(value).__module__ == "torch" and type(value).__name__ == "Tensor":
-        tensor = value.detach().cpu().contiguous()
-        name = str(tensor.dtype).removeprefix("torch.")
+        name = str(value.dtype).removeprefix("torch.")
         if name not in DTYPES:
             raise Unreadable(f"a tensor of {name} cannot be sent; use one of {', '.join(DTYPES)}")
+        if value.nbytes > MAX_BYTES:
+            raise Unreadable(f"it is larger than {MAX_BYTES >> 20} MB")
+        tensor = value.detach().cpu().contiguous()
         start = sum(map(len, blobs))
         blobs.append(ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if tensor.numel() else b"")
         return {"tensor": [name, list(tensor.shape), start]}
     if callbacks is not None and dataclasses.is_dataclass(value):
         fields = {field.name: _encoded(getattr(value, field.name), blobs, callbacks) for field in dataclasses.fields(value)}
         return {"record": [type(value).__module__, type(value).__qualname__, fields]}
+    if callbacks is not None and type(value).__module__ == "torch.nn.modules.linear" and value.bias is None:
+        return {"linear": _encoded(value.weight.detach(), blobs, None)}
     if callbacks is not None and callable(value):
         callbacks.append(value)
         return {"callback": len(callbacks) - 1}
@@ -97,6 +102,8 @@ def _decoded(value: Any, raw: bytes, callback: Callable[[int], Callable] | None)
     if kind == "record" and callback:
         record = getattr(importlib.import_module(content[0]), content[1])
         return record(**{name: _decoded(item, raw, callback) for name, item in content[2].items()})
+    if kind == "linear" and callback:
+        return _linear(_decoded(content, raw, None))
     if kind == "callback" and callback:
         return callback(int(content))
     raise Unreadable(f"unknown kind {kind!r}")
@@ -117,4 +124,15 @@ def _tensor(name: str, shape: list[int], start: int, raw: bytes) -> Any:
         raise Unreadable("a tensor without its bytes")
     if not count:
         return torch.zeros(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(raw[start : start + count * dtype.itemsize]), dtype=dtype).reshape(shape)
+    data = bytearray(raw[start : start + count * dtype.itemsize])
+    if name == "bool" and max(data) > 1:  # torch would count such a True more than once
+        raise Unreadable("a tensor of bool with other values")
+    return torch.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def _linear(weight: Any) -> Any:
+    """A frozen linear layer without bias; `weight` [out, in]."""
+    nn = sys.modules["torch"].nn
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer

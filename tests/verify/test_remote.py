@@ -301,9 +301,35 @@ def test_tensors_travel_as_bytes():
         ["load", [1], 0],
         ["bool", [1] * 7, 0],
         ["bool", "x", 0],
+        ["bool", [1 << 24] * 5 + [0], 0],  # no memory, but more strides than a number holds
+        [["bool"], [1], 0],
     ):
         with pytest.raises(wire.Unreadable, match="a tensor|cannot be read"):
             wire.unpack(reader(frame(["value", {"tensor": tensor}], bytes(8))))
+    with pytest.raises(wire.Unreadable, match="a tensor of bool with other values"):
+        wire.unpack(reader(frame(["value", {"tensor": ["bool", [2], 0]}], bytes([1, 2]))))
+    for strange in (torch.zeros(2, device="meta"), torch.zeros(2).to_sparse()):
+        with pytest.raises(wire.Unreadable):
+            wire.pack("value", strange)
+    with pytest.raises(wire.Unreadable, match="larger than 16 MB"):
+        wire.pack("value", torch.zeros(1).expand(1 << 40))
+
+
+@pytest.mark.slow
+def test_only_the_grader_sends_layers_and_only_without_bias():
+    import torch
+
+    layer = torch.nn.Linear(2, 3, bias=False)
+    with pytest.raises(wire.Unreadable, match="a value of the type Linear cannot be sent"):
+        wire.pack("value", layer)
+    sent = wire.pack("call", [layer], [])
+    with pytest.raises(wire.Unreadable, match="unknown kind 'linear'"):
+        wire.unpack(reader(sent))
+    (got,) = wire.unpack(reader(sent), lambda number: print)[1]
+    assert got.weight.equal(layer.weight) and got.bias is None and not got.weight.requires_grad
+    callbacks: list = []
+    wire.pack("call", [torch.nn.Linear(2, 3)], callbacks)
+    assert len(callbacks) == 1  # with a bias it is a function of the grader
 
 
 def test_a_reply_with_a_tensor_does_not_load_torch():
