@@ -2,7 +2,8 @@
 
     from minisw import load_judge, open_run
 
-`load_judge(folder)` loads one saved judge; `open_run(folder)` reads a whole run folder. torch is imported only by their calls.
+`load_judge(folder)` loads one saved judge; `open_run(folder)` reads a whole run folder, by default that of the
+run that ships with minisw. torch is imported only by their calls.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ def load_judge(path: str | Path, **changes: object) -> LoadedJudge:
     return load_judge(path, **changes)
 
 
-def open_run(folder: str | Path) -> SavedRun:
-    """A run folder to read: `.recipe`, `.records(name)`, `.metrics(stage)`, `.lm`, `.judge(name)`. See minisw/saved_run.py."""
+def open_run(folder: str | Path | None = None) -> SavedRun:
+    """A run folder to read: `.recipe`, `.records(name)`, `.metrics(stage)`, `.lm`, `.judge(name)`. See minisw/saved_run.py.
+
+    Without a folder: the one that the environment variable MINISW_RUN names, or else the run that ships with minisw.
+    """
     from minisw.saved_run import open_run
 
     return open_run(folder)
