@@ -70,7 +70,7 @@ BROKEN = {
     "too many lines": ("figure = None", "x = 1\n" * 24, "cell 4: 26 lines of code, at most 25"),
     "too long a line": ("figure = None", "x = '" + "y" * 95 + "'", "cell 4: a line of 101 columns, at most 100"),
     "no alt text": ('\n    "An alt text",', "", "cell 5: a picture without an alt text"),
-    "a function of the package": ("figure = None", "def balanced(): ...", "cell 4: redefines 'balanced' of the package: import it"),
+    "a function of the package": ("figure = None", "def abs_q(): ...", "cell 4: redefines 'abs_q' of the package: import it"),
     "a class of the package": ("figure = None", "class Policy: ...", "cell 4: redefines 'Policy' of the package: import it"),
     "an imported name, defined": ("figure = None", "def rule(): ...", "cell 4: redefines 'rule' of the package: import it"),
     "an imported name": ("figure = None", "rule = 1", "cell 4: assigns to 'rule', which cell 2 imports from the package"),
@@ -195,7 +195,8 @@ def test_the_command_checks_and_builds(folder, capsys, monkeypatch):
 def test_a_notebook_is_executed_in_a_fresh_kernel(folder):
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    text = GOOD.replace("from minisw import show\nfrom minisw.labels import abs_q as rule\n", "").replace("rule((1, 0, 0.5))", "7 * 6")
+    text = GOOD.replace("from minisw import show\nfrom minisw.labels import abs_q as rule\n", "")
+    text = text.replace("rule((1, 0, 0.5))", "7 * 6")
     path = folder / "00-sums.py"
     path.write_text(text.replace('show.picture(\n    figure,\n    "An alt text",\n)', "import os\nprint(os.getcwd())"))
     notebooks.build(path)
