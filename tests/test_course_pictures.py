@@ -164,7 +164,7 @@ def test_lollipops_point_where_the_advantage_does():
     lines = [[line for line in axis.lines if line.get_marker() != "None"] for axis in figure.axes]
     marks = [[(line.get_ydata()[0], line.get_marker()) for line in own] for own in lines]
     assert marks == [[(1, "^"), (-1, "v")], [(0, "o"), (0, "o")]]
-    assert title_of(figure) == "1 of 2 groups are tied and teach nothing"
+    assert title_of(figure) == "Tied groups, which teach nothing: 1 of 2"
 
 
 def test_unlikely_tokens_are_underlined_and_lines_break():

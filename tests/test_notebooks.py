@@ -67,7 +67,7 @@ def test_a_good_notebook_passes(folder):
 
 BROKEN = {
     "too many words": ("Rules", "Rules" + " word" * 148, "cell 3: 151 words of text, at most 150"),
-    "too many lines": ("figure = None", "x = 1\n" * 24, "cell 4: 26 lines of code, at most 25"),
+    "too many lines": ("figure = None", "x = 1\n" * 25, "cell 4: 26 lines of code, at most 25"),
     "too long a line": ("figure = None", "x = '" + "y" * 95 + "'", "cell 4: a line of 101 columns, at most 100"),
     "no alt text": ('\n    "An alt text",', "", "cell 5: a picture without an alt text"),
     "a function of the package": ("figure = None", "def abs_q(): ...", "cell 4: redefines 'abs_q' of the package: import it"),

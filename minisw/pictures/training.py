@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HATCHES = ("", "//", "..", "xx")
-LINE_WIDTH = 78  # characters of a line of shaded tokens
+LINE_WIDTH = 104  # characters of a line of shaded tokens
 
 
 def advantages_of_groups(rewards: Sequence[Sequence[float]], advantages: Sequence[Sequence[float]]) -> Figure:
@@ -30,7 +30,7 @@ def advantages_of_groups(rewards: Sequence[Sequence[float]], advantages: Sequenc
         axis.margins(0.2)
     axes[0].set_ylabel("advantage")
     tied = sum(not any(values) for values in advantages)
-    figure.suptitle(f"{tied} of {len(rewards)} groups are tied and teach nothing")
+    figure.suptitle(f"Tied groups, which teach nothing: {tied} of {len(rewards)}")
     return figure
 
 
