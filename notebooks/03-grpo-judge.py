@@ -154,10 +154,10 @@ for name, values in {"one block": whole, "a row a block": blocks, "temperature 2
 # first*: which tokens surprise the base?
 
 # %%
-items = run.items()
-pairs = list(
-    zip([s for i in items for s in i.steps()], run.records("evaluate/stepwiser"), strict=True)
-)
+saved, pairs = iter(run.records("evaluate/stepwiser")), []  # steps with their judgments
+for item in run.items():
+    own = [(step, next(saved)) for step in item.steps()]
+    pairs += own if item.label < 0 else own[: item.label + 1]  # up to the first error
 wrong, said = next((s, j) for s, j in pairs if not s.label and j.verdict is False and not s.history)
 completion = run.lm.encode(said.analysis)
 batch = collate(
@@ -407,7 +407,7 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# The policy that is trained is the one that was sampled, so the judge would learn to be right when it is drunk:
+# The policy that is trained is the one that was sampled, so the judge would learn to be right under that noise:
 # arithmetic breaks at any of its tokens, and most of the reward is luck. Ties become rare, and the advantages become
 # noise.
 #
