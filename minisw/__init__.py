@@ -9,6 +9,7 @@ run that ships with minisw. torch is imported only by their calls.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # gigabytes; 128 are enough for the shapes of one stage. Set here, because torch reads it when it is imported.
 for _variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_variable, "128")
+
+# In a notebook without ipywidgets, tqdm warns as soon as transformers imports it. minisw shows none of its bars.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,8 @@
 """What notebooks show: sources as fenced Markdown, pictures with alt texts of the right length."""
 
+import subprocess
+import sys
+
 import pytest
 
 from minisw import show
@@ -39,3 +42,9 @@ def test_an_alt_text_has_40_to_300_characters(length, allowed):
         with pytest.raises(ValueError, match=f"the alt text has {length} characters: say the picture's finding in 40 to 300"):
             show.picture(figure, " x" + "x" * (length - 1) + " ")
     plt.close("all")
+
+
+def test_importing_the_package_keeps_tqdm_quiet_in_notebooks():
+    code = "import minisw, warnings; warnings.warn('IProgress not found. Please update'); warnings.warn('another')"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert "IProgress" not in told.replace(code, "") and "another" in told
