@@ -207,6 +207,10 @@ def test_a_notebook_is_executed_in_a_fresh_kernel(folder):
     assert [cell["id"] for cell in cells] == [f"cell-{n}" for n in range(6)] and notebooks.pairing(path) == []
     notebooks.build(path)
     assert path.with_suffix(".ipynb").read_text() == first
+    path.write_text(text.replace("figure = None", "figure = {}['none']"))
+    with pytest.raises(ValueError, match="00-sums.py: a cell failed with KeyError: 'none'"):
+        notebooks.build(path)
+    assert path.with_suffix(".ipynb").read_text() == first
 
 
 # --- those of the repository -------------------------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ def read(path: Path) -> list:
 def build(path: Path) -> None:
     """Execute a notebook in a fresh kernel, in the folder above its own, and write the .ipynb beside it.
 
-    The file depends on the outputs alone: it has no times and no random ids. A cell that fails raises nbclient's
-    CellExecutionError.
+    The file depends on the outputs alone: it has no times and no random ids. Raises ValueError if a cell fails, and
+    TimeoutError if one takes more than `SECONDS`.
     """
     try:
         import nbclient
@@ -76,7 +76,11 @@ def build(path: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=read(path))
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     options = {"timeout": SECONDS, "kernel_name": "python3", "record_timing": False}
-    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(path.parent.parent)}}, **options).execute()
+    client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(path.parent.parent)}}, **options)
+    try:
+        client.execute()
+    except nbclient.exceptions.CellExecutionError as error:
+        raise ValueError(f"{path.name}: a cell failed with {error.ename}: {error.evalue}") from None
     notebook.metadata.language_info = {"name": "python"}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
