@@ -133,7 +133,7 @@ def habits_of_judges(rows: Sequence[dict], judges: Sequence[str], habits: Sequen
     axis.set(yticks=range(len(judges)), yticklabels=[by_id[judge]["name"] for judge in judges], xlim=(0, 1))
     axis.set(ylim=(len(judges) - 0.5, -0.5), xlabel="share of the replies")
     axis.set_title("Most frequent: " + ", ".join(f"{by_id[judge]['name']} {habit}" for judge, habit in most.items()))
-    axis.legend(fontsize=9, ncols=len(habits), loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    figure.legend(fontsize=9, ncols=len(habits), loc="outside lower center")
     return figure
 
 
