@@ -2,12 +2,14 @@
 
     from minisw import load_judge, open_run
 
-`load_judge(folder)` loads one saved judge; `open_run(folder)` reads a whole run folder. torch is imported only by their calls.
+`load_judge(folder)` loads one saved judge; `open_run(folder)` reads a whole run folder, by default that of the
+run that ships with minisw. torch is imported only by their calls.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 # gigabytes; 128 are enough for the shapes of one stage. Set here, because torch reads it when it is imported.
 for _variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_variable, "128")
+
+# In a notebook without ipywidgets, tqdm warns as soon as transformers imports it. minisw shows none of its bars.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"
 
@@ -34,8 +39,11 @@ def load_judge(path: str | Path, **changes: object) -> LoadedJudge:
     return load_judge(path, **changes)
 
 
-def open_run(folder: str | Path) -> SavedRun:
-    """A run folder to read: `.recipe`, `.records(name)`, `.metrics(stage)`, `.lm`, `.judge(name)`. See minisw/saved_run.py."""
+def open_run(folder: str | Path | None = None) -> SavedRun:
+    """A run folder to read: `.recipe`, `.records(name)`, `.metrics(stage)`, `.lm`, `.judge(name)`. See minisw/saved_run.py.
+
+    Without a folder: the one that the environment variable MINISW_RUN names, or else the run that ships with minisw.
+    """
     from minisw.saved_run import open_run
 
     return open_run(folder)

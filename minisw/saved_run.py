@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from minisw.engine.model import LanguageModel
 from minisw.judges import registry
 from minisw.judges.base import Judge
 from minisw.recipe import Recipe
-from minisw.records import AnnotatedSolution, Answer, Judgment, Solution, Try, read_jsonl
+from minisw.records import AnnotatedSolution, Answer, BenchItem, Judgment, Solution, Try, read_jsonl
 from minisw.runs import RunFolder
+from minisw.stages.evaluate import bench_items
 
+RUN_VARIABLE = "MINISW_RUN"  # names the folder that `open_run()` opens
 KINDS = (  # which records a file of a run folder holds; the first pattern counts
     ("segment/*", Solution),
     ("annotate/*-solutions", Solution),
@@ -58,6 +61,16 @@ class SavedRun(RunFolder):
             raise ValueError(f"{self.folder} has no results of stage {stage!r}: {path} is missing")
         return json.loads(path.read_text(encoding="utf-8"))
 
+    def items(self) -> list[BenchItem]:
+        """The solutions that the judges of the run were evaluated on, with exact labels.
+
+        The records "evaluate/JUDGE" are judgments of their steps, in order. Raises ValueError if the task has no exact labels.
+        """
+        if self.task.exact_labels is None:
+            raise ValueError(f"the task {self.task.name!r} has no exact labels")
+        problems = self.task.load("test", self.recipe.problems.test, self.seed)
+        return bench_items(self.task, problems, self.records("evaluate/solutions"), self.recipe.evaluate.solutions)
+
     def judge(self, name: str) -> Judge:
         """A judge of the run by its id in judges/registry.py. Raises ValueError if the run has no such judge."""
         entries = {entry.id: entry for entry in registry.REGISTRY if entry.wanted(self.recipe)}
@@ -70,16 +83,29 @@ class SavedRun(RunFolder):
         return entries[name].build(self.judge_context, self.metrics("judges").get(name, {}))
 
 
-def open_run(folder: Path | str) -> SavedRun:
+def shipped_folder() -> Path:
+    """The folder of the run that ships with minisw: data/run of the checkout, or the copy in an installed package.
+
+    Raises ValueError if neither exists.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "data" / "run", package / "data" / "run"):
+        if (folder / "recipe.json").is_file():
+            return folder
+    raise ValueError("the run that ships (data/run) is missing: get a complete checkout or wheel, or give open_run a folder")
+
+
+def open_run(folder: Path | str | None = None) -> SavedRun:
     """A run folder to read: recipe, records, results, and its model with all adapters. Writes nothing and takes no lock.
 
         run = open_run("runs/tiny-0")
         run.recipe.judge.steps; run.metrics("evaluate"); run.records("annotate/train")
         run.judge("stepwiser").judge(steps, seed=0)
 
-    Raises ValueError, in one line, if the folder holds no run.
+    Without a folder: the one that the environment variable MINISW_RUN names, or else the run that ships with minisw
+    (`shipped_folder`). Raises ValueError, in one line, if the folder holds no run.
     """
-    folder = Path(folder)
+    folder = Path(folder or os.environ.get(RUN_VARIABLE) or shipped_folder())
     if not (folder / "recipe.json").is_file():
         raise ValueError(f"{folder} holds no run: it has no recipe.json")
     return SavedRun(Recipe.from_json(folder / "recipe.json"), folder)

@@ -27,7 +27,7 @@ def python(code: str, *paths: Path, **options) -> str:
 def test_every_package_is_listed():
     folders = {p.parent for p in (ROOT / "minisw").rglob("*.py")}
     names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert {*PROJECT["tool"]["setuptools"]["packages"]} == names | {"minisw.data.base"}
+    assert {*PROJECT["tool"]["setuptools"]["packages"]} == names | {"minisw.data.base", "minisw.data.run"}
 
 
 def test_the_tools_of_ci_are_pinned_and_installed_by_it():
@@ -81,7 +81,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
         pytest.skip("setuptools is not installed")
     folder = tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("minisw", "data/base"):
+    for name in ("minisw", "data/base", "data/run"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source" / name)
@@ -94,22 +94,28 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 
 
 @pytest.mark.slow
-def test_a_wheel_carries_all_code_the_embedded_model_and_the_style_sheet(wheel):
+def test_a_wheel_carries_all_code_the_embedded_model_the_run_that_ships_and_the_style_sheet(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     code = {str(f.relative_to(ROOT)) for f in (ROOT / "minisw").rglob("*.py")}
     base = {f"minisw/data/base/{f.name}" for f in (ROOT / "data" / "base").iterdir() if f.is_file()}  # not first/
     assert {f"minisw/data/base/{n}" for n in ("model.safetensors", "tokenizer.json", "config.json")} <= base
-    assert names == code | base | {"minisw/py.typed", "minisw/report/style.css"}
-    for name in base:
-        assert wheel.read(name) == (ROOT / "data" / "base" / Path(name).name).read_bytes()
+    run = {f"minisw/{f.relative_to(ROOT)}" for f in (ROOT / "data" / "run").rglob("*") if f.is_file()}
+    assert {f"minisw/data/run/{n}" for n in ("recipe.json", "judges/stepwiser/adapter_model.safetensors")} <= run
+    assert names == code | base | run | {"minisw/py.typed", "minisw/report/style.css"}
+    for name in base | run:
+        assert wheel.read(name) == (ROOT / Path(name).relative_to("minisw")).read_bytes()
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_finds_the_embedded_model_anywhere(wheel, tmp_path):
+def test_an_installed_wheel_finds_the_embedded_model_and_the_run_that_ships_anywhere(wheel, tmp_path):
     wheel.extractall(tmp_path / "site")
-    code = "import json, minisw.recipe as r; print(json.dumps([str(r.embedded_folder()), r.__file__]))"
+    code = (
+        "import json, minisw, minisw.recipe as r; "
+        "print(json.dumps([str(r.embedded_folder()), r.__file__, str(minisw.open_run().folder)]))"
+    )
     (tmp_path / "empty").mkdir()
-    found, package = json.loads(python(code, tmp_path / "site", cwd=tmp_path / "empty"))
+    found, package, run = json.loads(python(code, tmp_path / "site", cwd=tmp_path / "empty"))
+    assert Path(run) == tmp_path / "site" / "minisw" / "data" / "run"
     assert Path(found) == tmp_path / "site" / "minisw" / "data" / "base" and Path(package).is_relative_to(tmp_path / "site")
 
 

@@ -6,6 +6,8 @@
     python -m minisw.course grade a2 SUBMISSION [--json FILE]  a student.py, a folder or a zip
     python -m minisw.course gradebook a2 FOLDER --csv FILE     every submission in a folder; interrupted, it resumes
     python -m minisw.course mutants [a2] [--json FILE]         every wrong version is caught, every relation catches one
+    python -m minisw.course ship RUN OUT                       a slim copy of a finished run, such as data/run
+    python -m minisw.course notebooks [--check]                build notebooks/*.ipynb from *.py, or only check them
 
 Submissions run in a closed process (minisw/verify/remote.py). Where this machine cannot close one, --unsafe does without
 what it lacks.
@@ -20,7 +22,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from minisw.course import grade, gradebook, mutants, table
+from minisw.course import grade, gradebook, mutants, notebooks, ship, table
 from minisw.course.assignments import Assignment, all_assignments
 from minisw.course.relations import NOT_TRIED
 from minisw.course.skeleton import student_file
@@ -88,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("mutants")
     command.add_argument("assignment", nargs="?")
     command.add_argument("--json", type=Path)
+    command = commands.add_parser("ship")
+    command.add_argument("run", type=Path)
+    command.add_argument("out", type=Path)
+    command = commands.add_parser("notebooks")
+    command.add_argument("names", nargs="*", help="such as 00-tour; all of them if none is given")
+    command.add_argument("--check", action="store_true", help="execute nothing: check structure and pairing")
     return main
 
 
@@ -97,6 +105,11 @@ def run(args: argparse.Namespace) -> int:
         for a in assignments.values():
             print(f"{a.name}  {a.title}: {len(a.functions)} functions")
         return 0
+    if args.command == "ship":
+        print(f"{args.out}: {ship.ship(args.run, args.out) / 1e6:.1f} MB")
+        return 0
+    if args.command == "notebooks":
+        return notebooks.main(args.names, args.check)
     if args.assignment and args.assignment not in assignments:
         raise ValueError(f"there is no assignment {args.assignment!r}: choose one of {', '.join(assignments)}")
     if args.command == "mutants":

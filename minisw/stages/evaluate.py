@@ -21,6 +21,7 @@ from minisw.judges.generative import GenerativeJudge
 from minisw.judges.registry import UNTRAINED
 from minisw.judges.rejection_sampled import REJECTION_SAMPLED
 from minisw.judges.stepwiser import FROM_RS, HUNDREDTH, STEPWISER, TENTH
+from minisw.problems import Task
 from minisw.records import BenchItem, Judgment, Problem, Solution, flat, write_json
 from minisw.runs import Run
 
@@ -132,7 +133,12 @@ def exact_items(run: Run) -> list[BenchItem]:
         [(p, each) for p in problems],
         lambda shard, seed, tick: flat(policy.solve(shard, each, seed, tick)),
     )
-    by_id: dict[str, Problem] = {p.id: p for p in problems}
+    return bench_items(task, problems, solutions, count)
+
+
+def bench_items(task: Task, problems: Sequence[Problem], solutions: Sequence[Solution], count: int) -> list[BenchItem]:
+    """The first `count` well-formed solutions with the task's exact labels."""
+    by_id = {p.id: p for p in problems}
     items = []
     for solution in [s for s in solutions if s.well_formed][:count]:
         problem = by_id[solution.problem_id]

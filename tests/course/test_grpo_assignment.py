@@ -207,7 +207,7 @@ def test_a_gradient_is_asked_of_the_worker_within_the_limit_of_the_reference(mon
         value_and_gradient(call, 0, print)
 
     assert grade.run_part(worker, "", "f", lambda *args: seen.append(args), [relation], "0") == {}
-    assert worker.asked == [("f", (3, layer), 1, 10.0), ("f", (4,), None, 5.0), ("f", (print,), 0, 5.0)]
+    assert worker.asked == [("f", (3, layer), 1, 10.0), ("f", (4,), None, 5.0), ("f", (print,), 0, 30.0)]
     assert seen == [(3, layer), (4,)]  # a layer is no function of the grader
 
 

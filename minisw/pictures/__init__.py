@@ -3,7 +3,11 @@
     python -m minisw.pictures data/results/study/data-efficiency     writes curves.svg and curves.png beside results.json
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; every series also has a marker of its own. A picture's
-finding stands in its alt text, which `efficiency_alt` writes from the numbers.
+finding stands in its title or its alt text, written from the numbers.
+
+The figures of the notebooks are functions of records and metrics too: `steps` (solutions, verdicts, search), `values` (§3.2) and
+`training` (§3.3). No text is smaller than 9 points, and no meaning is in a colour alone: signs, numbers, hatches and markers say
+the same.
 """
 
 from __future__ import annotations
@@ -17,11 +21,20 @@ from minisw.evaluate.stats import mean
 from minisw.report.claims import read_json
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 LABELS, COMPUTE = "labels", "compute"
+
+
+def canvas(width: float, height: float, panels: int = 1, **options: object) -> tuple[Figure, list[Axes]]:
+    """A new figure of this size in inches, and its panels, side by side."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, panels, figsize=(width, height), layout="constrained", squeeze=False, **options)
+    return figure, list(axes[0])
 
 
 def efficiency_points(rows: Sequence[dict], x: str) -> dict[str, list[tuple[float, float, float, float]]]:
@@ -47,9 +60,7 @@ def efficiency_curves(rows: Sequence[dict]) -> Figure:
 
     Lines are means over seeds, bands reach from the lowest to the highest seed; a dashed line is the untrained judge.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure, axes = canvas(9, 3.6, 2, sharey=True)
     for axis, x, title in ((axes[0], LABELS, "labelled steps"), (axes[1], COMPUTE, "training compute (FLOPs)")):
         for number, (judge, points) in enumerate(efficiency_points(rows, x).items()):
             at, f1, low, high = zip(*points, strict=True)
@@ -98,7 +109,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print(f"minisw: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()
