@@ -167,7 +167,8 @@ def load_judge(run: Run, name: str) -> Judge:
         raise ValueError(f"no judge {name!r} to select with: choose --select.judges among {', '.join(entries)}")
     if not entries[name].trained:
         return entries[name].build(run.judge_context, {})
-    run.require(name, run.folder / "judges" / name)
+    if entries[name].has_adapter:
+        run.require(name, run.folder / "judges" / name)
     trained = json.loads((run.folder / "judges" / "metrics.json").read_text(encoding="utf-8"))
     return entries[name].build(run.judge_context, trained.get(name, {}))
 
