@@ -16,13 +16,13 @@ from minisw.report.markdown import grouped, markdown, render
 PARETO = (
     Column("split", "problems"),
     Column("arm", "method"),
-    Column("multiple", "budget", lambda value: f"{value:g}×", "Tokens of policy and judge a problem, as a multiple of one plain sample's."),
+    Column("multiple", "budget", lambda value: f"{value:g}×", "Tokens a problem, as a multiple of one plain sample's."),
     Column("accuracy", "accuracy", columns.share, "Share of problems with the right final answer."),
-    Column("difference", "over majority", columns.difference, "Accuracy minus that of the cheapest vote that pays for what was spent."),
+    Column("difference", "over majority", columns.difference, "Accuracy minus that of a vote of at least equal cost."),
     *pick(columns.SEARCH, "policy_tokens", "judge_tokens", "rejected_tokens", "tokens"),
     Column("policy_prompt_tokens", "policy prompt", columns.count, "Mean prompt tokens of the policy for a problem."),
     Column("judge_prompt_tokens", "judge prompt", columns.count, "Mean prompt tokens of the judge for a problem."),
-    Column("flops", "FLOPs", lambda value: f"{value:.2g}", "2 a parameter and token, sampled or read."),
+    Column("flops", "FLOPs", columns.rough, "2 a parameter and token, sampled or read."),
 )
 
 SEARCH_JUDGE = (
@@ -49,8 +49,8 @@ HACKING = (
     Column("name", "rewarded by GRPO"),
     Column("when", "step"),
     Column("policy/outcome", "right", columns.share, "Share of right solutions."),
-    Column("policy/process", "judge's score", columns.share, "Mean P(Positive) of the chunks; 0 for a solution without chunks."),
-    Column("policy/process_wrong", "of wrong ones", columns.share, "The same of wrong solutions: it rises when the judge is fooled."),
+    Column("policy/process", "judge's score", columns.share, "Mean P(Positive) of the chunks; without chunks 0."),
+    Column("policy/process_wrong", "of wrong ones", columns.share, "The same of wrong ones: it rises when the judge is fooled."),
     Column("completions/mean_length", "tokens", columns.count, "Mean length of a solution."),
     Column("policy/chunks", "chunks", columns.one_digit, "Mean chunks of a solution that keeps the format."),
     Column("policy/empty_chunks", "empty", columns.share, "Share of chunks with fewer than three words."),

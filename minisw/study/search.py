@@ -41,7 +41,7 @@ from minisw.study.whole_runs import RunStudy, Tables
 
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 JUDGES_AT = 8  # the multiple at which judges are compared: with StepWiser's judge, about one chunk-reset search
-TOLERANCE = 1.05  # what a search may spend over the budget of a vote of equal cost: votes too spend it only on average
+TOLERANCE = 1.1  # what a search may spend over the budget of a vote of equal cost: votes too spend it only on average
 PLAIN, MAJORITY, CHUNK_RESET = "plain", "majority", "chunk_reset"
 VALIDATION, TEST, HARD = "validation", "test", "hard"
 RANDOM, ALWAYS, ORACLE = CONTROLS = ("random_rejection", "always_accepting", "oracle")  # judges of chunk-reset
