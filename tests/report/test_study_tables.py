@@ -112,10 +112,10 @@ def test_contrasts_name_their_figure_and_sampled_ones_make_no_claim(folder):
 
 def test_a_document_may_hold_these_tables(folder, tmp_path):
     folder(pareto=ROWS)
-    path = tmp_path / "DOC.md"
-    path.write_text("<!-- table: pareto . -->\n<!-- end -->\n", encoding="utf-8")
+    path = tmp_path.parent / f"{tmp_path.name}.md"
+    path.write_text(f"<!-- table: pareto {tmp_path.name} -->\n<!-- end -->\n", encoding="utf-8")
     assert tables.update(path) and pareto_table([tmp_path]) in path.read_text(encoding="utf-8")
-    path.write_text("<!-- table: selection . -->\n<!-- end -->\n", encoding="utf-8")
+    path.write_text(f"<!-- table: selection {tmp_path.name} -->\n<!-- end -->\n", encoding="utf-8")
     with pytest.raises(ValueError, match="have no metrics for it"):
         tables.update(path)
 

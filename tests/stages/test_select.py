@@ -240,6 +240,17 @@ def test_generative_judges_are_asked_for_probabilities(tmp_path, trained, monkey
     assert "mine" in run.lm.adapters
 
 
+def test_a_judge_without_an_adapter_needs_none(tmp_path, trained, monkeypatch):
+    """Such as the few-shot judge, whose training only chooses examples."""
+    entry = Entry("few", "few", "ours", lambda _, metrics: FakeJudge(metrics["title"], P), train=print, has_adapter=False)
+    monkeypatch.setattr(select.registry, "entries", lambda recipe: [entry])
+    run = make_run(tmp_path / "run", recipe_with(judges=("few",)))
+    (run.folder / "judges").mkdir()
+    (run.folder / "judges" / "metrics.json").write_text(json.dumps({"few": {"title": "few examples"}}))
+    select.run_stage(run)
+    assert rows_of(run)["few"]["name"] == "few examples"
+
+
 def test_without_exact_labels_nothing_is_said_of_luck(tmp_path, judges, trained):
     run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, exact_labels=None))
     select.run_stage(run)
