@@ -67,6 +67,9 @@ def test_data_selection_needs_judges_but_no_search(scripted, tmp_path):
     start(tmp_path / "r", *flags, "judges")
     start(tmp_path / "r", *flags, "select")
     assert [call for call in scripted if call != "preflight"] == ["segment", "annotate", "judges", "select"]
+    scripted.clear()
+    start(tmp_path / "new", "--stage", "report")  # it shows whatever there is
+    assert scripted[-1] == "report"
     with pytest.raises(ValueError, match="--stage select has no problems to select on: give --select.problems"):
         parse(["--stage", "select"])
 

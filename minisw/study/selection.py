@@ -29,7 +29,7 @@ from minisw.training.grpo import GRPOConfig
 from minisw.training.monitor import Monitor
 from minisw.training.policy_grpo import policy_reward, train_policy_grpo
 
-PROBLEMS, ROUNDS = 160, 2  # of stage select, where the recipe asks for fewer
+PROBLEMS, ROUNDS = 160, 2  # of stage select: problems if the recipe has none, and at least so many rounds
 PROCESS, WEIGHT = "process", 0.5
 REWARDED = {OUTCOME: "the outcome", PROCESS: f"the outcome and {WEIGHT:g} × the judge's score"}
 SELECTION_ARM, DENSE_ARM = "selection", "dense"

@@ -169,6 +169,11 @@ def test_accuracy_and_account_are_means_of_the_answers(a_run):
     assert row["interval"] == stats.wilson(sum(a.correct for a in answers), 10)
 
 
+def test_parameters_are_those_of_the_base_without_adapters(tiny_lm, new_lm):
+    count = sum(p.numel() for p in tiny_lm.causal_lm.parameters())
+    assert study.base_parameters(tiny_lm) == study.base_parameters(new_lm("policy", "stepwiser")) == count
+
+
 def test_a_search_is_compared_with_the_cheapest_vote_that_pays_for_it(a_run, monkeypatch):
     monkeypatch.setattr(study, "MULTIPLES", (1, 2, 4, 8, 16))
     row = at(rows_of(a_run, "chunk_reset"), "test", 1)

@@ -203,15 +203,14 @@ def test_a_toy_study_on_the_embedded_model(tmp_path):
         "--problems.train 40 --problems.validation 8 --problems.test 4 --segment.training.epochs 6 --segment.training.batch 4 "
         "--annotate.problems 10 --annotate.samples 6 --annotate.keep 3 --annotate.branches 2 --annotate.max-solutions 12 "
         "--judge.labels 12 --judge.steps 2 --judge.prompts 3 --judge.group 2 --judge.max-new-tokens 60 "
-        "--classifier.max-epochs 1 --classifier.lrs 1e-3 --classifier.max-lrs 1 --evaluate.resamples 20 "
-        "--judge.judges discriminative stepwiser --select.problems 12 --select.samples 4"
+        "--evaluate.resamples 20 --judge.judges stepwiser --select.judges stepwiser --select.problems 12 --select.samples 4"
     )
     command = parse(flags.split())
     recipe = Recipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Recipe)})
     console = Console(file=io.StringIO(), width=200)
     SELECTION.run(recipe, tmp_path / "s", 1, console)
     found = json.loads((tmp_path / "s" / "results.json").read_text(encoding="utf-8"))
-    assert {row["id"] for row in found["selection"]} == {"before", "outcome", "stepwiser", "discriminative", "majority", "exact"}
+    assert {row["id"] for row in found["selection"]} == {"before", "outcome", "stepwiser", "majority", "exact"}
     assert [row["id"] for row in found["dense"]] == ["before", "outcome", "process"] and len(found["curves"]) == 4
     assert all(0 <= row[how] <= 1 for row in [*found["selection"], *found["dense"]] for how in ("greedy", "sampled"))
     assert [c["id"] for c in found["contrasts"]][::2] == ["selection-beats-outcome", "dense-reward-beats-outcome"]
