@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+DASHES = ("-", "--", ":")
 LABELS, COMPUTE = "labels", "compute"
 ORACLE = "oracle"  # as study/search.py names it
 
@@ -118,7 +119,7 @@ def pareto_curves(rows: Sequence[dict]) -> Figure:
         curves = pareto_points(rows, split)
         for number, (arm, points) in enumerate(curves.items()):
             again, place = divmod(number, len(COLOURS))
-            style = {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": ("-", "--", ":")[again % 3], "markersize": 4}
+            style = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 4, "linestyle": DASHES[again % 3]}
             axis.plot(*zip(*points, strict=True), label=arm.replace("_", " "), **style)
         front = pareto_front(curves)
         steps = {"where": "post", "color": "grey", "alpha": 0.4, "linewidth": 4}

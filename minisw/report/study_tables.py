@@ -35,11 +35,11 @@ SEARCH_JUDGE = (
 SELECTION = (
     Column("name", "chosen"),
     Column("round", "round"),
-    Column("greedy", "accuracy, greedy", columns.share, "Share of test problems that the new policy solves.", "greedy_interval"),
+    Column("greedy", "accuracy, greedy", columns.share, "Share of test problems that the policy solves.", "greedy_interval"),
     Column("sampled", "sampled", columns.share, "Mean accuracy of sampled solutions of the test problems.", "sampled_interval"),
     Column("right", "right", columns.share, "Share of the chosen solutions with the right answer."),
     Column("lucky", "lucky", columns.share, "Share of them with the right answer and a wrong chunk."),
-    Column("as_outcome", "as at random", columns.share, "Share of them that the choice at random among right answers made too."),
+    Column("as_outcome", "as at random", columns.share, "Share of them that the choice at random made too."),
     Column("tokens", "tokens", columns.count, "Mean tokens of a chosen solution."),
 )
 
@@ -50,11 +50,11 @@ HACKING = (
     Column("when", "step"),
     Column("policy/outcome", "right", columns.share, "Share of right solutions."),
     Column("policy/process", "judge's score", columns.share, "Mean P(Positive) of the chunks; without chunks 0."),
-    Column("policy/process_wrong", "of wrong ones", columns.share, "The same of wrong ones: it rises when the judge is fooled."),
+    Column("policy/process_wrong", "of wrong ones", columns.share, "The same of wrong ones: it rises if the judge is fooled."),
     Column("completions/mean_length", "tokens", columns.count, "Mean length of a solution."),
     Column("policy/chunks", "chunks", columns.one_digit, "Mean chunks of a solution that keeps the format."),
     Column("policy/empty_chunks", "empty", columns.share, "Share of chunks with fewer than three words."),
-    Column("policy/repeated_chunks", "repeated", columns.share, "Share of chunks that repeat an earlier one of their solution."),
+    Column("policy/repeated_chunks", "repeated", columns.share, "Share of chunks that repeat one of their solution."),
 )
 
 # --- judges -------------------------------------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ def _cells(rows: Sequence[dict], multiples: Sequence[int]) -> list[str]:
     cells = []
     for multiple in multiples:
         own = [row for row in rows if row["multiple"] == multiple]
-        spent = f"{columns.share(mean([row['accuracy'] for row in own]))} ({columns.count(mean([row['tokens'] for row in own]))})"
-        cells.append(spent if own else columns.NONE)
+        accuracy, tokens = (mean([row[key] for row in own]) for key in ("accuracy", "tokens"))
+        cells.append(f"{columns.share(accuracy)} ({columns.count(tokens)})" if own else columns.NONE)
     return cells
 
 

@@ -33,8 +33,8 @@ STAGES = ("segment", "annotate", "judges")
 class RunStudy:
     """A study of whole runs.
 
-    `change` makes a run's recipe from the study's. `measure(run, arm)` returns the rows of one arm; `contrasts(tables)` those of
-    results.json (`base.over_seeds`), from rows that also have their "seed" and "arm".
+    `change` makes a run's recipe from the study's. `measure(run, arm)` returns the rows of one arm; `contrasts(tables)` the
+    contrasts of results.json (`base.over_seeds`), from rows that also have their "seed" and "arm".
     """
 
     name: str
