@@ -26,7 +26,7 @@ from minisw.presets import PRESETS
 from minisw.recipe import EMBEDDED, Recipe
 from minisw.records import writes
 
-STAGES = ("segment", "annotate", "judges", "evaluate", "search", "report")
+STAGES = ("segment", "annotate", "judges", "evaluate", "search", "select", "report")
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Command(Recipe):
     out: Path | None = None
     """Run folder; without it, runs/PRESET-SEED."""
     stage: str | None = None
-    """Run only this stage: segment, annotate, judges, evaluate, search or report."""
+    """Run only this stage: segment, annotate, judges, evaluate, search, select (with --select.problems) or report."""
     dry_run: bool = False
     """Print the plan and write nothing."""
-    study: Literal["", "ablations", "habits", "components", "data-efficiency"] = ""
-    """Train judges that differ in one setting instead of a whole run (minisw/study/); --out is the study's folder."""
+    study: Literal["", "ablations", "habits", "components", "data-efficiency", "selection", "search"] = ""
+    """Compare arms over several seeds instead of a whole run (minisw/study/); --out is the study's folder."""
     arms: tuple[str, ...] = ()
-    """Only these arms of the study; without it, all."""
+    """Only these arms of the study (for search: methods; for selection: its two parts); without it, all."""
     seeds: int = 3
     """Seeds of a study, from --seed on."""
 
@@ -75,6 +75,8 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ValueError(f"cannot read the command line: {message[:300].strip()}") from None
     if command.stage is not None and command.stage not in STAGES:
         raise ValueError(f"unknown stage {command.stage!r}: choose one of {', '.join(STAGES)}")
+    if command.stage == "select" and not command.select.problems:
+        raise ValueError("--stage select has no problems to select on: give --select.problems")
     if command.out is not None and command.out.is_file():
         raise ValueError(f"--out {command.out} is a file: give a folder")
     if command.study and (command.stage or command.dry_run):
@@ -94,6 +96,7 @@ LOWEST = {  # lowest value of a number; otherwise 1 for integers and above 0 for
     "--seed": 0,
     "--problems.max-steps": 0,
     "--problems.hard": 0,
+    "--select.problems": 0,
     "--judge.kl": 0,
     "--judge.group": 2,  # advantages compare the replies of a group
     "--annotate.samples": 2,  # only problems with right and wrong solutions are annotated
@@ -119,6 +122,7 @@ def check(recipe: Recipe) -> None:
     _check_problems(recipe)
     _check_label_source(recipe)
     _check_judges(recipe)
+    _check_select(recipe)
 
 
 def _check_value(flag: str, value: object) -> None:
@@ -201,6 +205,12 @@ def _check_judges(recipe: Recipe) -> None:
     wants_rejection_sampled = ["stepwiser_from_rs"] if recipe.judge.start == "base" else [j for j in judges if "stepwiser" in j]
     if "rejection_sampled" not in judges and (missing := [j for j in judges if j in wants_rejection_sampled]):
         raise ValueError(f"{missing[0]} starts from rejection_sampled: name it in --judge.judges too")
+
+
+def _check_select(recipe: Recipe) -> None:
+    missing = [judge for judge in recipe.select.judges if judge not in recipe.judge.judges]
+    if recipe.select.problems and missing:
+        raise ValueError(f"--select.judges names {missing[0]}, which is not trained: name it in --judge.judges too")
 
 
 def _flags(recipe: object, prefix: str = "--", values: bool = False) -> Iterator:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from minisw.recipe import Recipe
 from minisw.runs import Run
-from minisw.stages import annotate, evaluate, judges, report, search, segment
+from minisw.stages import annotate, evaluate, judges, report, search, segment, select
 
 STAGE_FUNCTIONS: dict[str, Callable[[Run], None]] = {
     "segment": segment.run_stage,
@@ -13,18 +14,25 @@ STAGE_FUNCTIONS: dict[str, Callable[[Run], None]] = {
     "judges": judges.run_stage,
     "evaluate": evaluate.run_stage,
     "search": search.run_stage,
+    "select": select.run_stage,
     "report": report.run_stage,
 }
-STAGES = tuple(STAGE_FUNCTIONS)
+NEEDS = {"select": ("segment", "annotate", "judges"), "report": ()}  # the report can show an unfinished run
+
+
+def stages_of(recipe: Recipe) -> tuple[str, ...]:
+    """The stages of a run in order. Stage select is one of them only if it has problems."""
+    return tuple(name for name in STAGE_FUNCTIONS if name != "select" or recipe.select.problems)
 
 
 def run_stage(run: Run, name: str) -> None:
-    """Run one stage unless it has finished. Raises ValueError if an earlier stage has not finished."""
-    number = STAGES.index(name) + 1
-    missing = [earlier for earlier in STAGES[: number - 1] if not run.finished(earlier)]
-    if missing and name != "report":  # the report can show an unfinished run
+    """Run one stage unless it has finished. Raises ValueError if a stage that it needs has not finished."""
+    stages = stages_of(run.recipe)
+    number = stages.index(name) + 1
+    missing = [earlier for earlier in NEEDS.get(name, stages[: number - 1]) if not run.finished(earlier)]
+    if missing:
         raise ValueError(f"stage {name} needs the results of {missing[0]}: run --stage {missing[0]} first, or leave --stage out")
     with run.stage(name) as needed:
-        run.console.print(f"[bold]{number}/{len(STAGES)} {name}[/]" + ("" if needed else "  finished before"))
+        run.console.print(f"[bold]{number}/{len(stages)} {name}[/]" + ("" if needed else "  finished before"))
         if needed:
             STAGE_FUNCTIONS[name](run)

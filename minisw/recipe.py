@@ -292,6 +292,20 @@ class SearchKnobs:
 
 
 @dataclass(frozen=True)
+class SelectKnobs:
+    """Stage select (StepWiser §4.4): judges choose the solutions that make the next policy. Its SFT is that of stage 1."""
+
+    problems: int = 0
+    """Training problems of a round, which no other stage and no other round uses; 0 leaves the stage out."""
+    samples: int = 8
+    """N, the solutions sampled per problem; one of them is chosen."""
+    judges: tuple[TrainedJudge, ...] = ("stepwiser", "discriminative")
+    """Judges that choose, of those in `judge.judges`. The policy that the first one makes samples the next round."""
+    rounds: int = 1
+    """Rounds of sampling, choosing and SFT. Paper: 1."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All knobs of one run. Equal recipes give equal results on the same machine."""
 
@@ -309,6 +323,7 @@ class Recipe:
     judge: JudgeKnobs = JudgeKnobs()
     evaluate: EvaluateKnobs = EvaluateKnobs()
     search: SearchKnobs = SearchKnobs()
+    select: SelectKnobs = SelectKnobs()
 
     def to_json(self) -> dict:
         """The recipe as JSON values: what a run writes to recipe.json."""

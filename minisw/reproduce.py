@@ -1,7 +1,7 @@
 """The main command: all stages in order, each once.
 
     python -m minisw.reproduce [--preset tiny] [--seed 0] [--out runs/tiny-0] [--stage NAME] [--dry-run] [--judge.steps 60 …]
-    python -m minisw.reproduce --study ablations|habits|components|data-efficiency [--seeds 3] [--arms NAME …]
+    python -m minisw.reproduce --study ablations|habits|components|data-efficiency|selection|search [--seeds 3] [--arms NAME …]
 
     1 segment    the policy learns to write its reasoning in chunks                StepWiser §3.1
     2 annotate   every chunk gets a label from Monte-Carlo rollouts                §3.2
@@ -10,6 +10,7 @@
     5 search     chunk-reset search with the judge, and baselines                  §4.4
     6 report     claims.json and report.html
 
+With --select.problems, stage select comes before the report: judges choose what the next policy is taught (§4.4).
 Interrupted runs resume: rerun the same command. Finished stages are skipped.
 """
 
@@ -28,26 +29,26 @@ from pathlib import Path
 from rich.console import Console
 
 from minisw.cli import Command, parse, stop
-from minisw.pipeline import STAGES, run_stage
+from minisw.pipeline import run_stage, stages_of
 from minisw.progress import duration
 from minisw.recipe import Recipe
 from minisw.records import writes
 from minisw.report.page import claims_table
 from minisw.runs import Run
 from minisw.stages import preflight, report
-from minisw.study import STUDIES, run_study
+from minisw.study import STUDIES
 
 
 def run(command: Command) -> None:
     """Run the stages that have not finished. Raises ValueError or OSError, in one line, if something prevents that."""
     recipe = Recipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Recipe)})
     folder = command.out or Path("runs") / f"{recipe.preset}-{recipe.seed}"
-    stages = [command.stage] if command.stage else list(STAGES)
+    stages = [command.stage] if command.stage else list(stages_of(recipe))
     if command.study:
         study_folder = command.out or Path("runs") / f"{command.study}-{recipe.preset}"
         quiet_libraries(recipe)
         console = Console(stderr=True, quiet=not writes())
-        run_study(STUDIES[command.study], recipe, study_folder, command.seeds, console, command.arms)
+        STUDIES[command.study].run(recipe, study_folder, command.seeds, console, command.arms)
         return
     if command.dry_run:
         print(plan(recipe, folder, stages))
@@ -80,6 +81,7 @@ def quiet_libraries(recipe: Recipe) -> None:
 def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
     """What a run would do, a line for each stage."""
     problems, annotate_, judge, classifier = recipe.problems, recipe.annotate, recipe.judge, recipe.classifier
+    select, order = recipe.select, stages_of(recipe)
     own, parts = problems.source == "arithmetic", ", ".join(recipe.evaluate.parts)
     labels = (
         f"up to {annotate_.max_solutions} solutions of {annotate_.problems} problems × {annotate_.samples} samples and of "
@@ -99,10 +101,12 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
         "search": f"{recipe.search.problems} test problems"
         + (f" and {problems.hard} harder ones" if problems.hard else "")
         + f", up to {recipe.search.tries} tries per chunk; baselines with the same number of tokens",
+        "select": f"{select.rounds} × {select.problems} other training problems × {select.samples} samples; SFT on what "
+        f"{', '.join(select.judges)} choose, and on what the outcome, the majority and exact labels choose",
         "report": "claims.json, report.html",
     }
     head = f"preset {recipe.preset}, seed {recipe.seed}, model {recipe.model.name}, problems {problems.source}; folder {folder}"
-    return "\n".join([head, *(f"  {STAGES.index(name) + 1} {name:9} {lines[name]}" for name in stages)])
+    return "\n".join([head, *(f"  {order.index(name) + 1} {name:9} {lines[name]}" for name in stages)])
 
 
 def main() -> None:

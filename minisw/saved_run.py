@@ -30,6 +30,9 @@ KINDS = (  # which records a file of a run folder holds; the first pattern count
     ("search/*", Answer),
     ("select/scores-*", Judgment),
     ("select/*", Solution),
+    ("dense/*", Solution),
+    ("pareto/tries", Try),
+    ("pareto/*", Answer),
 )
 
 

@@ -43,6 +43,14 @@ def test_judges_are_named_as_in_the_registry():
         parse(["--judge.judges", "stepwiser", "stepwiser_from_rs"])
 
 
+def test_judges_that_select_are_trained_judges():
+    flags = ["--select.problems", "9", "--select.judges"]
+    assert parse([*flags, "stepwiser_tenth"]).select.judges == ("stepwiser_tenth",)
+    assert parse(["--select.judges", "genprm"]).select.problems == 0  # nothing is selected
+    with pytest.raises(ValueError, match="--select.judges names genprm, which is not trained: name it in --judge.judges too"):
+        parse([*flags, "stepwiser", "genprm"])
+
+
 def test_exact_labels_are_those_of_the_embedded_task():
     assert parse(["--annotate.source", "exact"]).annotate.source == "exact"
     with pytest.raises(ValueError, match="gsm8k has no exact labels: give --annotate.source rollouts"):
@@ -78,6 +86,7 @@ BAD = [
     (["--judge.rs-samples", "0"], "--judge.rs-samples is 0: it must be above 0"),
     (["--model.slots", "-1"], "--model.slots is -1: it must be above 0"),
     (["--problems.hard", "-1"], "--problems.hard is -1: it must be at least 0"),
+    (["--select.problems", "-1"], "--select.problems is -1: it must be at least 0"),
     (["--problems.train", "100000000000"], "--problems.train is 100000000000: it must be at most 10000000"),
     (["--judge.lr", "nan"], "--judge.lr is nan: give a finite number"),
     (["--judge.lr", "0"], "--judge.lr is 0.0: it must be above 0"),

@@ -5,7 +5,17 @@ import json
 import pytest
 
 from minisw import pictures
-from minisw.pictures import COMPUTE, LABELS, efficiency_alt, efficiency_curves, efficiency_points
+from minisw.pictures import (
+    COMPUTE,
+    LABELS,
+    efficiency_alt,
+    efficiency_curves,
+    efficiency_points,
+    pareto_alt,
+    pareto_curves,
+    pareto_front,
+    pareto_points,
+)
 
 
 def row(judge: str, arm: str, labels: int, f1: float, flops: int = 0, seed: int = 0) -> dict:
@@ -61,14 +71,79 @@ def test_the_command_writes_both_files(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == efficiency_alt(ROWS)
 
 
-@pytest.mark.parametrize("content", [None, {"rows": []}, {"rows": ROWS[-1:]}])
+SEARCHES = [
+    {"arm": arm, "split": split, "multiple": multiple, "tokens": tokens, "accuracy": accuracy}
+    for arm, split, multiple, tokens, accuracy in (
+        ("plain", "test", 1, 100, 0.4),
+        ("majority", "test", 8, 800, 0.6),
+        ("majority", "test", 1, 110, 0.3),
+        ("majority", "test", 1, 90, 0.5),
+        ("chunk_reset", "test", 8, 700, 0.6),
+        ("oracle", "test", 8, 300, 0.9),
+        ("majority", "hard", 1, 90, 0.1),
+        ("majority", "validation", 1, 90, 1.0),
+    )
+]
+
+
+def test_the_points_of_a_search_are_means_over_seeds_by_rising_tokens():
+    assert pareto_points(SEARCHES, "test") == {
+        "plain": [(100, 0.4)], "majority": [(100, 0.4), (800, 0.6)], "chunk_reset": [(700, 0.6)], "oracle": [(300, 0.9)],
+    }  # fmt: skip
+    assert pareto_points(SEARCHES, "hard") == {"majority": [(90, 0.1)]} and pareto_points(SEARCHES, "none") == {}
+
+
+def test_the_front_holds_what_no_cheaper_point_reaches():
+    front = pareto_front(pareto_points(SEARCHES, "test"))
+    assert front == [(100, 0.4, "plain"), (700, 0.6, "chunk_reset")]  # equal accuracy for more tokens is not on it
+    assert pareto_front({"a": [(5, 0.5), (9, 0.4)], "b": [(5, 0.7), (10, 0.8)]}) == [(5, 0.7, "b"), (10, 0.8, "b")]
+    assert pareto_front({"oracle": [(1, 1.0)]}) == []
+
+
+def test_the_panels_hold_the_curves_and_the_front():
+    figure = pareto_curves(SEARCHES)
+    assert [axis.get_title() for axis in figure.axes] == ["test problems", "harder problems"]
+    lines = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in figure.axes[0].lines}
+    assert lines == {
+        "plain": [(100, 0.4)], "majority": [(100, 0.4), (800, 0.6)], "chunk reset": [(700, 0.6)], "oracle": [(300, 0.9)],
+        "Pareto front": [(100, 0.4), (700, 0.6)],
+    }  # fmt: skip
+    for axis in figure.axes:
+        assert axis.get_xscale() == "log" and axis.get_ylim() == (0, 1)
+        assert axis.get_xlabel() == "tokens of policy and judge a problem"
+    assert len(pareto_curves(SEARCHES[:3]).axes) == 1
+
+
+def test_more_series_than_colours_differ_in_their_lines():
+    rows = [SEARCHES[0] | {"arm": f"m{number}"} for number in range(14)]
+    lines = pareto_curves(rows).axes[0].lines[:-1]
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == 14
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 7
+
+
+def test_the_alt_text_of_a_search_names_the_points_of_the_fronts():
+    assert pareto_alt(SEARCHES) == (
+        "Accuracy against tokens of policy and judge, log scale; the Pareto front on test problems: plain 0.40 with 100 tokens, "
+        "chunk reset 0.60 with 700 tokens; on harder problems: majority 0.10 with 90 tokens."
+    )
+
+
+def test_the_command_draws_a_search(tmp_path, capsys):
+    (tmp_path / "results.json").write_text(json.dumps({"pareto": SEARCHES}))
+    pictures.main([str(tmp_path)])
+    assert (tmp_path / "pareto.svg").exists() and (tmp_path / "pareto.png").exists()
+    assert capsys.readouterr().out.strip() == pareto_alt(SEARCHES)
+
+
+@pytest.mark.parametrize("content", [None, {"rows": []}, {"rows": ROWS[-1:]}, {"pareto": []}, {"pareto": SEARCHES[-1:]}])
 def test_a_folder_without_the_study_is_refused_in_one_line(content, tmp_path, capsys):
     if content is not None:
         (tmp_path / "results.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit) as stopped:
         pictures.main([str(tmp_path)])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"minisw: {tmp_path} holds no results of --study data-efficiency: run it first\n"
+    message = f"minisw: {tmp_path} holds no results of --study data-efficiency or search: run one of them first\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"]])

@@ -10,17 +10,21 @@ from pathlib import Path
 import pytest
 
 from minisw import pipeline, reproduce
-from minisw.cli import STAGES, parse
+from minisw.cli import STAGES as EVERY_STAGE
+from minisw.cli import parse
+from minisw.recipe import Recipe
 from minisw.records import write_json
 from minisw.study import base as study
 from minisw.study.ablations import ABLATIONS, MOST_BRANCHES
+
+STAGES = pipeline.stages_of(Recipe())  # of a run that selects no data
 
 
 @pytest.fixture
 def scripted(monkeypatch) -> list[str]:
     """Stages that only note their names, and no check of memory."""
     calls: list[str] = []
-    functions = {name: lambda run, name=name: calls.append(name) for name in STAGES}
+    functions = {name: lambda run, name=name: calls.append(name) for name in EVERY_STAGE}
     monkeypatch.setattr(pipeline, "STAGE_FUNCTIONS", functions)
     monkeypatch.setattr(reproduce.preflight, "check", lambda run: calls.append("preflight"))
     return calls
@@ -31,7 +35,7 @@ def start(folder: Path, *arguments: str) -> None:
 
 
 def test_stages_are_run_in_order_and_once(scripted, tmp_path, capsys):
-    assert tuple(pipeline.STAGE_FUNCTIONS) == STAGES
+    assert tuple(pipeline.STAGE_FUNCTIONS) == EVERY_STAGE
     start(tmp_path / "r")
     assert scripted == ["preflight", *STAGES]
     printed = capsys.readouterr().err
@@ -41,6 +45,33 @@ def test_stages_are_run_in_order_and_once(scripted, tmp_path, capsys):
     scripted.clear()
     start(tmp_path / "r")
     assert scripted == [] and "1/6 segment  finished before" in capsys.readouterr().err
+
+
+def test_data_selection_is_a_stage_only_if_it_has_problems(scripted, tmp_path, capsys):
+    assert [name for name in EVERY_STAGE if name not in STAGES] == ["select"]
+    start(tmp_path / "r", "--select.problems", "5")
+    assert scripted == ["preflight", *EVERY_STAGE] and EVERY_STAGE[-2:] == ("select", "report")
+    printed = capsys.readouterr().err
+    assert "6/7 select" in printed and "7/7 report" in printed
+    start(tmp_path / "r", "--select.problems", "5", "--select.samples", "3", "--dry-run")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  6 select")]
+    assert "1 × 5 other training problems × 3 samples; SFT on what stepwiser, discriminative choose" in line
+
+
+def test_data_selection_needs_judges_but_no_search(scripted, tmp_path):
+    flags = ("--select.problems", "5", "--stage")
+    for name in ("segment", "annotate"):
+        start(tmp_path / "r", *flags, name)
+    with pytest.raises(ValueError, match="stage select needs the results of judges: run --stage judges first"):
+        start(tmp_path / "r", *flags, "select")
+    start(tmp_path / "r", *flags, "judges")
+    start(tmp_path / "r", *flags, "select")
+    assert [call for call in scripted if call != "preflight"] == ["segment", "annotate", "judges", "select"]
+    scripted.clear()
+    start(tmp_path / "new", "--stage", "report")  # it shows whatever there is
+    assert scripted[-1] == "report"
+    with pytest.raises(ValueError, match="--stage select has no problems to select on: give --select.problems"):
+        parse(["--stage", "select"])
 
 
 def test_every_stage_has_its_own_function():

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from minisw.cli import STAGES
+from minisw.pipeline import stages_of
+from minisw.recipe import Recipe
 from minisw.report.claims import CLAIMS
 
+STAGES = stages_of(Recipe())
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")]
 
 TOY = (  # fewer solutions in stages 1 and 2 would leave no labels

@@ -46,6 +46,10 @@ def count(value: object) -> str:
     return _format(value, ",.0f")
 
 
+def rough(value: object) -> str:
+    return _format(value, ".2g")
+
+
 def bounds(interval: Sequence[float] | None, form: Callable[[object], str]) -> str:
     """`[0.41, 0.48]`, or "–" without an interval."""
     return f"[{form(interval[0])}, {form(interval[1])}]" if interval else NONE

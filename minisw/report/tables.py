@@ -18,29 +18,9 @@ from minisw.evaluate.stats import mean, t_interval
 from minisw.records import Claim, write_text
 from minisw.report import columns
 from minisw.report.claims import SPECS, ClaimSpec, collect_claims, decide, make_claim, read_json
-from minisw.report.columns import Column, cell, claim_cells, pick, used
-
-# --- Markdown ------------------------------------------------------------------------------------------------------------
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: first column to the left, the others to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines) + "\n"
-
-
-def _table(wanted: Sequence[Column], rows: Sequence[Sequence[dict]]) -> str:
-    """A table of `rows`, each of which is the same row of several runs."""
-    shown = used(wanted, [run for row in rows for run in row])
-    return markdown([column.title for column in shown], [[cell(column, row) for column in shown] for row in rows])
-
-
-def _aligned(runs: Sequence[Sequence[dict]], *keys: str) -> list[list[dict]]:
-    """The rows of several runs by the values of `keys`: [row][run]. Raises ValueError if the runs have different rows."""
-    by_key = [{tuple(row.get(key) for key in keys): row for row in rows} for rows in runs]
-    if any(rows.keys() != by_key[0].keys() for rows in by_key):
-        raise ValueError("the runs have different rows: give runs of one recipe, which differ in the seed only")
-    return [[rows[key] for rows in by_key] for key in by_key[0]]
+from minisw.report.columns import claim_cells, pick
+from minisw.report.markdown import aligned, markdown, render
+from minisw.report.study_tables import STUDY_TABLES, is_claim, read_study
 
 
 def _metrics(folders: Sequence[Path], stage: str) -> list[dict]:
@@ -85,10 +65,10 @@ def claims_table(folders: Sequence[Path]) -> str:
 
 
 def study_claims(folder: Path) -> list[dict]:
-    """The contrasts of a study in greedy F1, as rows like those of `pool`: the unit is the seed."""
+    """The contrasts of a study, without those of sampled figures, as rows like those of `pool`: the unit is the seed."""
     rows = []
-    for contrast in _study([folder])["contrasts"]:
-        if contrast["figure"] == "f1":
+    for contrast in read_study([folder])["contrasts"]:
+        if is_claim(contrast):
             spec = ClaimSpec(contrast["id"], contrast["claim"], contrast["source"], contrast["paper"], contrast["b"], "")
             claim = make_claim(spec, contrast["measured"], contrast["interval"])
             rows.append({**dataclasses.asdict(claim), "each": contrast["each"], "items_interval": None})
@@ -101,7 +81,7 @@ def summary_table(folders: Sequence[Path]) -> str:
 
 
 def _claims(folders: Sequence[Path], *keys: str) -> str:
-    """Folders of runs make the rows of `CLAIMS`; each folder of a study adds the claims that it tests (greedy F1)."""
+    """Folders of runs make the rows of `CLAIMS`; each folder of a study adds the claims that it tests."""
     studies = [folder for folder in folders if (folder / "results.json").exists()]
     runs = [folder for folder in folders if folder not in studies]
     shown = pick(columns.CLAIM, *keys)
@@ -118,13 +98,13 @@ def segment_table(folders: Sequence[Path]) -> str:
         [{"name": name, **metrics[name]} for name in ("base", "policy") if name in metrics]
         for metrics in _metrics(folders, "segment")
     ]
-    return _table(columns.SEGMENT, _aligned(runs, "name")) if runs else ""
+    return render(columns.SEGMENT, aligned(runs, "name")) if runs else ""
 
 
 def agreement_table(folders: Sequence[Path]) -> str:
     """How often Monte-Carlo labels agree with exact ones, by rule and M; "" if the task has no exact labels."""
     runs = [metrics["agreement"] for metrics in _metrics(folders, "annotate") if metrics.get("agreement")]
-    return _table(columns.AGREEMENT, _aligned(runs, "rule", "m")) if runs else ""
+    return render(columns.AGREEMENT, aligned(runs, "rule", "m")) if runs else ""
 
 
 def judges_table(folders: Sequence[Path]) -> str:
@@ -132,13 +112,13 @@ def judges_table(folders: Sequence[Path]) -> str:
     runs = [metrics["rows"] for metrics in _metrics(folders, "evaluate") if metrics.get("rows")]
     if not runs:
         return ""
-    rows = _aligned(runs, "id")
+    rows = aligned(runs, "id")
     parts = list(rows[0][0].get("by_part") or {})
     wanted = columns.JUDGE if parts else [column for column in columns.JUDGE if column.key != "f1_pooled"]
-    tables = [_table(wanted, rows)]
+    tables = [render(wanted, rows)]
     for part in parts:
         shown = [dataclasses.replace(columns.PART[0], title=f"judge, {part} only"), *columns.PART[1:]]
-        tables.append(_table(shown, [[{"name": run["name"], **run["by_part"][part]} for run in row] for row in rows]))
+        tables.append(render(shown, [[{"name": run["name"], **run["by_part"][part]} for run in row] for row in rows]))
     return "\n".join(tables)
 
 
@@ -149,7 +129,7 @@ def pass_table(folders: Sequence[Path]) -> str:
     for metrics in found:
         names = {row["id"]: row["name"] for row in metrics["rows"]}
         runs.append([{"name": names.get(judge, judge), **row} for judge, rows in metrics["pass"].items() for row in rows])
-    return _table(columns.PASS, _aligned(runs, "name", "k")) if runs else ""
+    return render(columns.PASS, aligned(runs, "name", "k")) if runs else ""
 
 
 def search_table(folders: Sequence[Path]) -> str:
@@ -157,48 +137,11 @@ def search_table(folders: Sequence[Path]) -> str:
     found = [metrics for metrics in _metrics(folders, "search") if metrics.get("rows")]
     if not found:
         return ""
-    tables = [_table(columns.SEARCH, _aligned([metrics["rows"] for metrics in found], "method"))]
+    tables = [render(columns.SEARCH, aligned([metrics["rows"] for metrics in found], "method"))]
     if all(metrics.get("hard") for metrics in found):
         shown = [dataclasses.replace(columns.SEARCH[0], title="method, harder problems"), *columns.SEARCH[1:]]
-        tables.append(_table(shown, _aligned([metrics["hard"]["rows"] for metrics in found], "method")))
+        tables.append(render(shown, aligned([metrics["hard"]["rows"] for metrics in found], "method")))
     return "\n".join(tables)
-
-
-def study_table(folders: Sequence[Path]) -> str:
-    """The arms of a study (minisw/study/) as means over seeds."""
-    found = _study(folders)
-    runs: dict[tuple, list[dict]] = {}
-    for row in found["rows"]:
-        runs.setdefault((row["arm"], row["judge"]), []).append(row)
-    wanted = [column for column in columns.STUDY if column.key != "judge" or len({judge for _, judge in runs}) > 1]
-    return _table(wanted, list(runs.values()))
-
-
-def contrasts_table(folders: Sequence[Path]) -> str:
-    """The contrasts of a study: a claim about two arms, decided on the t interval over seeds."""
-    rows = []
-    for contrast in _study(folders)["contrasts"]:
-        spec = ClaimSpec(contrast["id"], contrast["claim"], contrast["source"], contrast["paper"], contrast["b"], "")
-        rows.append(
-            [
-                f"`{contrast['id']}`",
-                {"f1": "greedy", "f1_sampled": "sampled"}[contrast["figure"]],
-                columns.difference(contrast["paper"]),
-                columns.difference(contrast["measured"]),
-                columns.bounds(contrast["interval"], columns.difference),
-                " ".join(columns.difference(value) for value in contrast["each"]),
-                decide(spec, contrast["measured"], contrast["interval"]),
-            ]
-        )
-    return markdown(["claim", "F1", "paper", "mean", "95%, other seeds", "each seed", "outcome"], rows) if rows else ""
-
-
-def _study(folders: Sequence[Path]) -> dict:
-    """The results of a study in the first folder. Raises ValueError if there are none."""
-    found = read_json(folders[0] / "results.json")
-    if not found:
-        raise ValueError(f"{folders[0]} holds no results of a study: run python -m minisw.reproduce --study ablations first")
-    return found
 
 
 TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
@@ -210,7 +153,6 @@ TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
     "pass": pass_table,
     "search": search_table,
 }
-STUDY_TABLES: dict[str, Callable[[Sequence[Path]], str]] = {"study": study_table, "contrasts": contrasts_table}
 
 
 def all_tables(folders: Sequence[Path]) -> list[str]:

@@ -5,12 +5,15 @@ In every round
     1. the policy samples N solutions of training problems that no earlier stage and no earlier round has used
     2. each judge scores the chunks of the right solutions
     3. every method of minisw/selection.py chooses one solution a problem; all sets have the same problems
-    4. SFT of the base on each set, exactly as in stage 1
+    4. SFT of the base on each set and on what stage 1 taught, exactly as in stage 1
     5. each new policy solves the test problems, greedily and by samples; it is compared with outcome-only selection
 
 New problems, because the policy is right more often on those that SFT has taught it, and the judges have learned from solutions
 of those of stage 2. The second round samples from the policy that the first judge's set has made; its SFT starts from the base
 again, so rounds differ in their data only. The paper has one round, and compares with neither majority nor exact labels.
+
+What stage 1 taught is in every set, the same for all methods: one solution a problem gives too few steps for the base to learn
+the format, and several a problem would leave a judge little to choose, because few of N samples are right.
 """
 
 from __future__ import annotations
@@ -24,14 +27,11 @@ from minisw import selection
 from minisw.evaluate import stats
 from minisw.judges import registry
 from minisw.judges.base import Judge
-from minisw.judges.discriminative import DISCRIMINATIVE
 from minisw.judges.generative import GenerativeJudge
-from minisw.judges.stepwiser import STEPWISER
 from minisw.policy import POLICY, Policy
 from minisw.problems import training_problems
 from minisw.problems.files import TooFewProblems
-from minisw.recipe import Training
-from minisw.records import BenchItem, Judgment, Problem, Solution, flat, write_json, write_jsonl
+from minisw.records import BenchItem, Judgment, Problem, Solution, flat, read_jsonl, write_json, write_jsonl
 from minisw.runs import Run
 from minisw.training.policy_sft import policy_sft
 
@@ -45,19 +45,8 @@ TITLES = {
 TEST_SAMPLES = 4  # sampled solutions of a test problem; their share of right ones is the problem's sampled accuracy
 
 
-@dataclass(frozen=True)
-class SelectKnobs:
-    """Data selection (StepWiser §4.4): a judge chooses what the next policy is taught."""
-
-    problems: int = 160
-    """Training problems of one round; no other stage and no other round uses them."""
-    samples: int = 8
-    """N, the solutions sampled per problem."""
-    judges: tuple[str, ...] = (STEPWISER, DISCRIMINATIVE)
-    """Judges that choose, by their ids (judges/registry.py). The first one's policy samples the second round."""
-    rounds: int = 1
-    """Rounds of sampling, choosing and SFT: 1 or 2. Paper: 1."""
-    training: Training = Training(lr=2e-3, epochs=4, batch=12)
+class NothingToChoose(ValueError):
+    """No set can be made: no solution is right and usable, or there is no problem for which every method can choose."""
 
 
 @dataclass(frozen=True)
@@ -70,32 +59,38 @@ class Round:
     after: str  # the new adapter that samples the next round
 
 
-def run_stage(run: Run, knobs: SelectKnobs = SelectKnobs()) -> None:
+def run_stage(run: Run) -> None:
     """Writes select/: pools-ROUND.jsonl, scores-ROUND-JUDGE.jsonl, and for each set chosen-ROUND-METHOD.jsonl, the adapter
-    select_ROUND_METHOD and its test solutions; and metrics.json with the rows of each round.
+    select_ROUND_METHOD and its test solutions; and after each round metrics.json with the rows of all rounds so far.
 
-    Raises ValueError for other than 1 or 2 rounds, for a judge that the run has not, and if nothing can be chosen.
+    Raises ValueError for a judge that the run has not, and NothingToChoose in the first round. In a later one, that error is
+    the `note` of the metrics, and the stage ends with the rounds before.
     """
-    if knobs.rounds not in (1, 2):
-        raise ValueError(f"{knobs.rounds} rounds of selection: give 1 or 2")
-    (run.folder / "select").mkdir(parents=True, exist_ok=True)
+    knobs, folder = run.recipe.select, run.folder / "select"
+    folder.mkdir(parents=True, exist_ok=True)
     judges = {name: load_judge(run, name) for name in knobs.judges}
-    problems = new_problems(run, knobs)
-    rows, before = [], POLICY
+    problems = new_problems(run)
+    metrics, before = {"samples": knobs.samples, "rounds": []}, POLICY
     for number in range(1, knobs.rounds + 1):
         own = problems[(number - 1) * knobs.problems : number * knobs.problems]
         this = Round(number, own, before, adapter_name(number, next(iter(judges), OUTCOME)))
-        rows.append({"round": number, "policy": before, **run_round(run, knobs, judges, this)})
+        try:
+            metrics["rounds"].append({"round": number, "policy": before, **run_round(run, judges, this)})
+        except NothingToChoose as error:
+            if number == 1:
+                raise
+            write_json(folder / "metrics.json", metrics | {"note": f"round {number}: {error}"})
+            return
+        write_json(folder / "metrics.json", metrics)
         before = this.after
-    write_json(run.folder / "select" / "metrics.json", {"samples": knobs.samples, "rounds": rows})
 
 
-def run_round(run: Run, knobs: SelectKnobs, judges: dict[str, Judge], this: Round) -> dict:
+def run_round(run: Run, judges: dict[str, Judge], this: Round) -> dict:
     """One round; returns its metrics: counts, the pools, and a row for the policy that sampled and for every method."""
     # 1. sample
-    pools = sample_pools(run, this, knobs.samples)
+    pools = sample_pools(run, this, run.recipe.select.samples)
     if not any(selection.right_indices(pool) for pool in pools):
-        raise ValueError("no sampled solution is right and in chunks: raise --select.problems or --select.samples")
+        raise NothingToChoose("no sampled solution is right and in chunks: raise --select.problems or --select.samples")
     # 2. score the right solutions
     scores = {name: score_pools(run, this, name, judge, pools) for name, judge in judges.items()}
     # 3. choose
@@ -103,20 +98,24 @@ def run_round(run: Run, knobs: SelectKnobs, judges: dict[str, Judge], this: Roun
     choices = choose(pools, scores, labels, run.seed_of(f"select-{this.number}"))
     chosen = selection.chosen_sets(pools, choices)
     if not chosen[OUTCOME]:
-        raise ValueError("there is no problem for which every method can choose: raise --select.problems or --select.samples")
+        raise NothingToChoose(
+            "there is no problem for which every method can choose: raise --select.problems or --select.samples"
+        )
     # 4. train, and 5. solve the test problems
-    solved, facts = {BEFORE: solve_test(run, this, BEFORE, this.before)}, {BEFORE: {}}
+    taught = read_jsonl(run.folder / "segment" / "taught.jsonl", Solution)
+    tests = f"select/test-{this.number}"
+    solved, facts = {BEFORE: solve_test(run, f"{tests}-{BEFORE}", this.before)}, {BEFORE: {}}
     for method, solutions in chosen.items():
         write_jsonl(run.folder / "select" / f"chosen-{this.number}-{method}.jsonl", solutions)
         name = adapter_name(this.number, method)
-        curve = train_set(run, knobs, name, this, solutions)
+        curve = train_set(run, name, this, [*taught, *solutions])
         facts[method] = {**describe(solutions, method, choices, labels), "final_loss": curve[-1]["loss"] if curve else None}
-        solved[method] = solve_test(run, this, method, name)
+        solved[method] = solve_test(run, f"{tests}-{method}", name)
         if name != this.after:
             run.lm.drop_adapter(name)  # a dozen adapters of a large base take gigabytes
     titles = TITLES | {name: judge.name for name, judge in judges.items()}
     rows = [{"id": id_, "name": titles[id_], **accuracies(run, solved, id_), **facts[id_]} for id_ in solved]
-    counts = {"problems": len(this.problems), "chosen": len(chosen[OUTCOME])}
+    counts = {"problems": len(this.problems), "chosen": len(chosen[OUTCOME]), "taught": len(taught)}
     return {**counts, "pools": describe_pools(pools, labels), "rows": rows}
 
 
@@ -128,8 +127,9 @@ def adapter_name(number: int, method: str) -> str:
 # --- 1. problems and pools -----------------------------------------------------------------------------------------------
 
 
-def new_problems(run: Run, knobs: SelectKnobs) -> list[Problem]:
+def new_problems(run: Run) -> list[Problem]:
     """The training problems of all rounds: those after the problems of stages 1 and 2. Raises TooFewProblems."""
+    knobs = run.recipe.select
     used, wanted = sum(map(len, training_problems(run.task, run.recipe))), knobs.rounds * knobs.problems
     try:
         return run.task.load("train", used + wanted, run.recipe.seed)[used:]
@@ -167,7 +167,8 @@ def load_judge(run: Run, name: str) -> Judge:
         raise ValueError(f"no judge {name!r} to select with: choose --select.judges among {', '.join(entries)}")
     if not entries[name].trained:
         return entries[name].build(run.judge_context, {})
-    run.require(name, run.folder / "judges" / name)
+    if entries[name].has_adapter:
+        run.require(name, run.folder / "judges" / name)
     trained = json.loads((run.folder / "judges" / "metrics.json").read_text(encoding="utf-8"))
     return entries[name].build(run.judge_context, trained.get(name, {}))
 
@@ -230,27 +231,29 @@ def choose(
 # --- 4. and 5. new policies ----------------------------------------------------------------------------------------------
 
 
-def train_set(run: Run, knobs: SelectKnobs, name: str, this: Round, solutions: Sequence[Solution]) -> list[dict]:
+def train_set(run: Run, name: str, this: Round, solutions: Sequence[Solution]) -> list[dict]:
     """SFT of the base on one set: the adapter `name`; returns its curve. All sets are shuffled alike."""
-    policy = Policy(run.lm, run.sampler, run.task.prompts, run.recipe.policy, name)
-    questions, tokens = {p.id: p.question for p in this.problems}, run.recipe.model.micro_tokens
-    fit, steps = policy_sft(policy, questions, solutions, knobs.training, tokens, run.seed_of("select-sft"))
+    recipe, policy = run.recipe, Policy(run.lm, run.sampler, run.task.prompts, run.recipe.policy, name)
+    questions = {p.id: p.question for p in [*training_problems(run.task, recipe)[0], *this.problems]}
+    seed, tokens = run.seed_of("select-sft"), recipe.model.micro_tokens
+    fit, steps = policy_sft(policy, questions, solutions, recipe.segment.training, tokens, seed)
     return run.train(name, run.folder / "select", fit, steps, f"SFT: {name}")
 
 
-def solve_test(run: Run, this: Round, method: str, adapter: str) -> dict[str, list[float]]:
+def solve_test(run: Run, name: str, adapter: str) -> dict[str, list[float]]:
     """The share of right solutions of every test problem, of one greedy solution and of `TEST_SAMPLES` sampled ones.
 
-    All policies sample with the same seeds, so that a difference between two of them has less noise.
+    All policies sample with the same seeds, so that a difference between two of them has less noise. The solutions are in
+    `name`-greedy.jsonl and `name`-sampled.jsonl in the run folder.
     """
     problems = run.task.load("test", run.recipe.problems.test, run.seed)
     shares = {}
     for how, count, changes in (("greedy", 1, {"temperature": 0.0}), ("sampled", TEST_SAMPLES, {})):
         policy = policy_of(run, adapter, **changes)
         solutions = run.records_in_shards(
-            run.folder / "select" / f"test-{this.number}-{method}-{how}.jsonl",
+            run.folder / f"{name}-{how}.jsonl",
             Solution,
-            f"round {this.number}: test, {method}, {how}",
+            f"{name}, {how}",
             f"select-test-{how}",
             [(p, count) for p in problems],
             lambda shard, seed, tick, policy=policy, count=count: flat(policy.solve(shard, count, seed, tick)),

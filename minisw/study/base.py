@@ -86,6 +86,10 @@ class Study:
     labels: Mapping[str, Change] = field(default_factory=lambda: {"": unchanged})
     make_models: Callable[[Path, Console], None] = lambda folder, console: None  # what arms need beside labels
 
+    def run(self, recipe: Recipe, folder: Path, seeds: int, console: Console, only: Sequence[str] = ()) -> None:
+        """Run the study: see `run_study`."""
+        run_study(self, recipe, folder, seeds, console, only)
+
 
 def with_knobs(part: str, **changes: Any) -> Change:
     """A change of some knobs of one part of the recipe: `with_knobs("judge", kl=0.02)`."""
@@ -112,9 +116,7 @@ def run_study(study: Study, recipe: Recipe, folder: Path, seeds: int, console: C
     `only`: the ids of the arms to run; empty for all. Arms that were finished earlier are in the results in any case. Raises
     ValueError for an unknown arm.
     """
-    arms = {arm.id: arm for arm in study.arms}
-    if unknown := [name for name in only if name not in arms]:
-        raise ValueError(f"unknown arm {unknown[0]!r} of study {study.name}: choose from {', '.join(arms)}")
+    check_arms(study.name, [arm.id for arm in study.arms], only)
     folder.mkdir(parents=True, exist_ok=True)
     study.make_models(folder, console)
     for seed in range(recipe.seed, recipe.seed + seeds):
@@ -131,6 +133,17 @@ def run_study(study: Study, recipe: Recipe, folder: Path, seeds: int, console: C
             run_arm(study, arm, seeded, folder / f"{arm.id}-{seed}", labels.get(arm.labels), items, console)
             write_json(folder / "results.json", results(study, all_rows(study, folder)))
     write_json(folder / "results.json", results(study, all_rows(study, folder)))
+    print_tables(folder, console)
+
+
+def check_arms(study: str, arms: Sequence[str], only: Sequence[str]) -> None:
+    """Raises ValueError if one of `only` is no arm of the study."""
+    if unknown := [name for name in only if name not in arms]:
+        raise ValueError(f"unknown arm {unknown[0]!r} of study {study}: choose from {', '.join(arms)}")
+
+
+def print_tables(folder: Path, console: Console) -> None:
+    """Print the tables of the results.json in `folder`."""
     tables = [table([folder]) for table in STUDY_TABLES.values()]
     console.print("\n".join(table for table in tables if table), markup=False, soft_wrap=True)
 
@@ -251,8 +264,13 @@ def results(study: Study, rows: Sequence[dict]) -> dict:
                 for side in (contrast.a, contrast.b)
             }
             seeds = sorted(sides[contrast.a].keys() & sides[contrast.b].keys())
-            each = [sides[contrast.a][seed] - sides[contrast.b][seed] for seed in seeds]
-            if each:
-                outcome = {"figure": figure, "measured": mean(each), "interval": t_interval(each), "each": each, "seeds": seeds}
-                contrasts.append({**dataclasses.asdict(contrast), **outcome})
+            if seeds:
+                contrasts.append(over_seeds(contrast, figure, {s: sides[contrast.a][s] - sides[contrast.b][s] for s in seeds}))
     return {"study": study.name, "title": study.title, "rows": list(rows), "contrasts": contrasts}
+
+
+def over_seeds(contrast: Contrast, figure: str, values: Mapping[int, float]) -> dict:
+    """A contrast as results.json holds it: its value with each seed, their mean and Student's t interval."""
+    each = list(values.values())
+    outcome = {"figure": figure, "measured": mean(each), "interval": t_interval(each), "each": each, "seeds": list(values)}
+    return {**dataclasses.asdict(contrast), **outcome}

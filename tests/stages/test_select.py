@@ -9,18 +9,17 @@ import shutil
 import pytest
 from fakes import CUT, FakeLM, FakeSampler, fake_run, fake_task
 
-from minisw import open_run, selection
+from minisw import selection
 from minisw.chunks import tag
 from minisw.evaluate.stats import paired_bootstrap
 from minisw.judges.base import AlwaysPositive
 from minisw.judges.generative import GenerativeJudge
 from minisw.judges.registry import Entry
-from minisw.judges.stepwiser import STEPWISER
 from minisw.problems.files import TooFewProblems
-from minisw.recipe import AnnotateKnobs, EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, Training
-from minisw.records import Judgment, Problem, Solution, read_jsonl
+from minisw.recipe import AnnotateKnobs, EvaluateKnobs, PolicyKnobs, ProblemKnobs, Recipe, SegmentKnobs, SelectKnobs, Training
+from minisw.records import Judgment, Problem, Solution, read_jsonl, write_jsonl
+from minisw.saved_run import SavedRun
 from minisw.stages import select
-from minisw.stages.select import SelectKnobs
 from minisw.training import policy_sft
 
 TRAIN = [Problem(f"train-{i}", f"TRAIN{i}?", "7") for i in range(12)]
@@ -33,14 +32,17 @@ def labels(problem: Problem, chunks) -> list[bool]:
 
 
 TASK = fake_task({"train": TRAIN, "test": TEST}, exact_labels=labels)
+TRAINING = Training(lr=1e-2, epochs=2, batch=2)
+KNOBS = SelectKnobs(problems=4, samples=3, judges=("careful", "fooled"))
 RECIPE = Recipe(
     seed=3,
     problems=ProblemKnobs(train=1, test=2),
     policy=PolicyKnobs(temperature=0.6, max_text_tokens=60, max_chunks=4),
+    segment=SegmentKnobs(training=TRAINING),
     annotate=AnnotateKnobs(problems=1),
     evaluate=EvaluateKnobs(resamples=50),
+    select=KNOBS,
 )
-KNOBS = SelectKnobs(problems=4, samples=3, judges=("careful", "fooled"), training=Training(lr=1e-2, epochs=2, batch=2))
 METHODS = ["outcome", "careful", "fooled", "majority", "exact"]
 
 HONEST, LUCKY, WRONG = tag(["good", "\\boxed{7}"]), tag(["bad", "\\boxed{7}"]), tag(["bad", "\\boxed{9}"])
@@ -88,6 +90,11 @@ def trained(monkeypatch) -> list[dict]:
     return calls
 
 
+def recipe_with(**changes) -> Recipe:
+    """The recipe with other knobs of the stage."""
+    return dataclasses.replace(RECIPE, select=dataclasses.replace(KNOBS, **changes))
+
+
 def make_run(folder, recipe=RECIPE, task=TASK):
     """On test problem 0 every policy is right. On problem 1 the careful judge's policy is right in its first sample, the
     outcome's policy in its second, and all others in none."""
@@ -101,7 +108,11 @@ def make_run(folder, recipe=RECIPE, task=TASK):
         right_sample = {"careful": 0, "outcome": 1}.get(lm.active.split("_")[-1])
         return HONEST if problem == "TEST0" or sample == right_sample else WRONG
 
-    return fake_run(folder, recipe, task, FakeSampler(lm, script))
+    run = fake_run(folder, recipe, task, FakeSampler(lm, script))
+    if not (folder / "segment").exists():
+        (folder / "segment").mkdir()
+        write_jsonl(folder / "segment" / "taught.jsonl", [Solution("train-0", ("first", "taught"), "7", True)])
+    return run
 
 
 def metrics_of(run) -> dict:
@@ -121,7 +132,7 @@ def chosen(run, method: str, number: int = 1) -> list[str]:
 
 def test_pools_come_from_the_policy_and_from_problems_that_no_stage_has_used(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     pools = run.sampler.calls[0]
     assert pools.adapter == "policy" and pools.counts == [3] * 4 and pools.sampling.temperature == 0.6
     assert pools.texts == [f"<user>SOLVE-CHUNKED TRAIN{i}?<reply>" for i in (2, 3, 4, 5)]  # 0 and 1: stages 1 and 2
@@ -131,7 +142,7 @@ def test_pools_come_from_the_policy_and_from_problems_that_no_stage_has_used(tmp
 
 def test_every_policy_solves_the_test_problems_greedily_and_by_samples(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     tests = run.sampler.calls[1:]
     adapters = ["policy", *(f"select_1_{m}" for m in METHODS)]
     assert [call.adapter for call in tests] == [a for a in adapters for _ in range(2)]
@@ -150,14 +161,14 @@ def test_too_few_problems_is_an_error_that_names_the_knobs(tmp_path, judges, tra
 
     run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, load=load))
     with pytest.raises(TooFewProblems, match="6 problems wanted: 2 for stages 1 and 2, 4 others for --select.problems"):
-        select.run_stage(run, KNOBS)
+        select.run_stage(run)
 
 
 def test_the_policy_of_stage_one_is_loaded_from_its_folder(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
     run.lm.adapters.clear()
     with pytest.raises(ValueError, match=f"no adapter in {run.folder / 'segment' / 'policy'}"):
-        select.run_stage(run, KNOBS)
+        select.run_stage(run)
 
 
 # --- judging and choosing ------------------------------------------------------------------------------------------------
@@ -165,7 +176,7 @@ def test_the_policy_of_stage_one_is_loaded_from_its_folder(tmp_path, judges, tra
 
 def test_judges_are_asked_about_every_chunk_of_the_usable_right_solutions(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     answer, expected = "\\boxed{7}", []
     for problem, chunks in (
         ("train-2", ["bad", answer]),
@@ -186,7 +197,7 @@ def test_judges_are_asked_about_every_chunk_of_the_usable_right_solutions(tmp_pa
 
 def test_each_method_chooses_by_its_own_rule_on_the_same_problems(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     longer = REPLIES[3][2]
     pools = read_jsonl(run.folder / "select" / "pools-1.jsonl", Solution)
     picked = selection.at_random([pools[i : i + 3] for i in range(0, 12, 3)], run.seed_of("select-1"))
@@ -203,8 +214,8 @@ def test_a_judge_that_scores_all_alike_chooses_as_the_outcome_does(tmp_path, jud
     entry = Entry("always_positive", "always positive", "ours", lambda context, metrics: AlwaysPositive())
     monkeypatch.setattr(select.registry, "entries", lambda recipe: [entry])
     for seed in range(2):
-        run = make_run(tmp_path / f"run-{seed}", dataclasses.replace(RECIPE, seed=seed))
-        select.run_stage(run, dataclasses.replace(KNOBS, judges=("always_positive",)))
+        run = make_run(tmp_path / f"run-{seed}", dataclasses.replace(recipe_with(judges=("always_positive",)), seed=seed))
+        select.run_stage(run)
         assert chosen(run, "always_positive") == chosen(run, "outcome")
         assert rows_of(run)["always_positive"]["as_outcome"] == 1
 
@@ -219,20 +230,30 @@ def test_generative_judges_are_asked_for_probabilities(tmp_path, trained, monkey
 
     entry = Entry("mine", "mine", "ours", lambda context, metrics: Generative(context, "mine", metrics["title"]), train=print)
     monkeypatch.setattr(select.registry, "entries", lambda recipe: [entry])
-    run = make_run(tmp_path / "run")
-    knobs = dataclasses.replace(KNOBS, judges=("mine",))
+    run = make_run(tmp_path / "run", recipe_with(judges=("mine",)))
     with pytest.raises(ValueError, match=f"no adapter in {run.folder / 'judges' / 'mine'}"):
-        select.run_stage(run, knobs)
+        select.run_stage(run)
     run.lm.save_adapter("mine", run.folder / "judges" / "mine")
     (run.folder / "judges" / "metrics.json").write_text(json.dumps({"mine": {"title": "my judge"}}))
-    select.run_stage(run, knobs)
+    select.run_stage(run)
     assert asked == [("mine", True)] and rows_of(run)["mine"]["name"] == "my judge"
     assert "mine" in run.lm.adapters
 
 
+def test_a_judge_without_an_adapter_needs_none(tmp_path, trained, monkeypatch):
+    """Such as the few-shot judge, whose training only chooses examples."""
+    entry = Entry("few", "few", "ours", lambda _, metrics: FakeJudge(metrics["title"], P), train=print, has_adapter=False)
+    monkeypatch.setattr(select.registry, "entries", lambda recipe: [entry])
+    run = make_run(tmp_path / "run", recipe_with(judges=("few",)))
+    (run.folder / "judges").mkdir()
+    (run.folder / "judges" / "metrics.json").write_text(json.dumps({"few": {"title": "few examples"}}))
+    select.run_stage(run)
+    assert rows_of(run)["few"]["name"] == "few examples"
+
+
 def test_without_exact_labels_nothing_is_said_of_luck(tmp_path, judges, trained):
     run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, exact_labels=None))
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     rows = rows_of(run)
     assert list(rows) == ["before", *METHODS[:-1]] and metrics_of(run)["rounds"][0]["pools"]["lucky"] is None
     assert all(rows[m]["lucky"] is None for m in METHODS[:-1])
@@ -243,36 +264,23 @@ def test_without_exact_labels_nothing_is_said_of_luck(tmp_path, judges, trained)
 
 def test_the_base_is_trained_on_each_set_alike(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     assert [call["adapter"] for call in trained] == [f"select_1_{m}" for m in METHODS]
     assert {call["seed"] for call in trained} == {run.seed_of("select-sft")} and {call["training"] for call in trained} == {
-        KNOBS.training
+        TRAINING
     }
     for call, method in zip(trained, METHODS, strict=True):
-        assert [run.lm.decode(e.completion) for e in call["examples"]] == chosen(run, method)
+        taught = tag(["first", "taught"])  # what stage 1 taught is in every set
+        assert [run.lm.decode(e.completion) for e in call["examples"]] == [taught, *chosen(run, method)]
         prompts = [run.lm.decode(e.prompt) for e in call["examples"]]
-        assert prompts == [f"<user>SOLVE-CHUNKED TRAIN{i}?<reply>" for i in (2, 3, 5)]
+        assert prompts == [f"<user>SOLVE-CHUNKED TRAIN{i}?<reply>" for i in (0, 2, 3, 5)]
         assert (run.folder / "select" / f"select_1_{method}" / "adapter_config.json").is_file()
     assert run.lm.adapters == ["policy", "select_1_careful"]  # the others are dropped after they have been measured
 
 
-def test_a_set_is_trained_on_as_stage_one_trains_and_the_paper_has_one_round():
-    assert SelectKnobs().training == SegmentKnobs().training and SelectKnobs().rounds == 1
-    assert SelectKnobs().judges[0] == STEPWISER  # whose policy would sample a second round
-
-
-def test_the_default_knobs_are_those_of_the_class(tmp_path, monkeypatch):
-    def load(split, count, seed):
-        if count > 2:
-            raise TooFewProblems(count)
-        return TRAIN[:count]
-
-    names = SelectKnobs().judges
-    entries = [Entry(name, name, "ours", lambda context, metrics: AlwaysPositive()) for name in names]
-    monkeypatch.setattr(select.registry, "entries", lambda recipe: entries)
-    run = make_run(tmp_path / "run", task=dataclasses.replace(TASK, load=load))
-    with pytest.raises(TooFewProblems, match=f"^{2 + SelectKnobs().problems}: 2 for stages 1 and 2"):
-        select.run_stage(run)
+def test_the_recipe_leaves_the_stage_out_and_the_paper_has_one_round():
+    knobs = Recipe().select
+    assert knobs == SelectKnobs(problems=0, samples=8, judges=("stepwiser", "discriminative"), rounds=1)
 
 
 # --- metrics -------------------------------------------------------------------------------------------------------------
@@ -280,10 +288,10 @@ def test_the_default_knobs_are_those_of_the_class(tmp_path, monkeypatch):
 
 def test_rows_describe_every_set(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     (found,) = metrics_of(run)["rounds"]
     assert metrics_of(run)["samples"] == 3
-    assert (found["round"], found["policy"], found["problems"], found["chosen"]) == (1, "policy", 4, 3)
+    assert (found["round"], found["policy"], found["problems"], found["chosen"], found["taught"]) == (1, "policy", 4, 3, 1)
     assert found["pools"] == {"accuracy": 6 / 12, "with_right": 3 / 4, "lucky": 2 / 5}
     rows = rows_of(run)
     assert list(rows) == ["before", *METHODS]
@@ -304,8 +312,8 @@ def test_rows_describe_every_set(tmp_path, judges, trained):
 
 def test_the_files_of_the_stage_can_be_read(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
-    saved = open_run(run.folder)
+    select.run_stage(run)
+    saved = SavedRun(run.recipe, run.folder)
     names = ("pools-1", "chosen-1-exact", "test-1-exact-sampled")
     assert [len(saved.records(f"select/{name}")) for name in names] == [12, 3, 8]
     assert all(type(s) is Solution for s in saved.records("select/pools-1"))
@@ -316,13 +324,13 @@ def test_the_files_of_the_stage_can_be_read(tmp_path, judges, trained):
 def test_a_training_without_a_step_has_no_loss(tmp_path, judges, monkeypatch):
     monkeypatch.setattr(policy_sft, "train_sft", lambda *args: [])
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     assert rows_of(run)["careful"]["final_loss"] is None
 
 
 def test_policies_are_compared_with_outcome_only_selection_by_problem(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     rows = rows_of(run)
     greedy = {"before": [1, 0], "outcome": [1, 0], "careful": [1, 1]}
     sampled = {"before": [1, 0], "outcome": [1, 0.25], "careful": [1, 0.25]}
@@ -343,15 +351,15 @@ def test_policies_are_compared_with_outcome_only_selection_by_problem(tmp_path, 
 
 
 def test_the_second_round_samples_new_problems_from_the_first_judges_policy(tmp_path, judges, trained):
-    run = make_run(tmp_path / "run")
-    select.run_stage(run, dataclasses.replace(KNOBS, rounds=2))
+    run = make_run(tmp_path / "run", recipe_with(rounds=2))
+    select.run_stage(run)
     first, second = (c for c in run.sampler.calls if "TRAIN" in c.texts[0])
     assert (first.adapter, second.adapter) == ("policy", "select_1_careful") and first.seed != second.seed
     assert second.texts == [f"<user>SOLVE-CHUNKED TRAIN{i}?<reply>" for i in (6, 7, 8, 9)]
     assert [r["policy"] for r in metrics_of(run)["rounds"]] == ["policy", "select_1_careful"]
     assert [r["round"] for r in metrics_of(run)["rounds"]] == [1, 2]
     assert [call["adapter"] for call in trained[5:]] == [f"select_2_{m}" for m in METHODS]
-    assert [len(call["examples"]) for call in trained] == [3] * 10  # the second sets hold nothing of the first round
+    assert [len(call["examples"]) for call in trained] == [4] * 10  # the second sets hold nothing of the first round
     assert rows_of(run, 2)["before"]["greedy"]["accuracy"] == 1.0  # the careful judge's policy
     assert [s.problem_id for s in read_jsonl(run.folder / "select" / "chosen-2-exact.jsonl", Solution)] == [
         "train-6",
@@ -362,25 +370,47 @@ def test_the_second_round_samples_new_problems_from_the_first_judges_policy(tmp_
 
 
 def test_without_judges_the_second_round_follows_the_outcome(tmp_path, judges, trained):
-    run = make_run(tmp_path / "run")
-    select.run_stage(run, dataclasses.replace(KNOBS, rounds=2, judges=()))
+    run = make_run(tmp_path / "run", recipe_with(rounds=2, judges=()))
+    select.run_stage(run)
     assert [r["policy"] for r in metrics_of(run)["rounds"]] == ["policy", "select_1_outcome"]
     assert not judges["careful"].asked
 
 
-@pytest.mark.parametrize("rounds", [0, 3])
-def test_there_are_one_or_two_rounds(tmp_path, judges, trained, rounds):
-    with pytest.raises(ValueError, match=f"{rounds} rounds of selection: give 1 or 2"):
-        select.run_stage(make_run(tmp_path / "run"), dataclasses.replace(KNOBS, rounds=rounds))
+def test_a_later_round_without_a_choice_is_a_note_and_the_rounds_before_it_stay(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run", recipe_with(rounds=3))
+    right = run.sampler.script
+    late = [f"TRAIN{i}?" for i in (6, 7, 8, 9)]  # the problems of the second round
+    run.sampler.script = lambda text, sample: WRONG if any(name in text for name in late) else right(text, sample)
+    run.task = dataclasses.replace(TASK, load=lambda split, count, seed: (TRAIN + TRAIN if split == "train" else TEST)[:count])
+    select.run_stage(run)
+    found = metrics_of(run)
+    assert [r["round"] for r in found["rounds"]] == [1] and list(rows_of(run)) == ["before", *METHODS]
+    note = "no sampled solution is right and in chunks: raise --select.problems or --select.samples"
+    assert found["note"] == f"round 2: {note}" and len(trained) == 5
+
+
+def test_metrics_are_written_after_every_round(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run", recipe_with(rounds=2))
+    generate = run.sampler.generate
+
+    def fails(requests, sampling, seed, progress=None):
+        if "TRAIN6?" in run.lm.decode(requests[0].ids):
+            raise RuntimeError("the machine fails")
+        return generate(requests, sampling, seed, progress)
+
+    run.sampler.generate = fails
+    with pytest.raises(RuntimeError, match="the machine fails"):
+        select.run_stage(run)
+    assert [r["round"] for r in metrics_of(run)["rounds"]] == [1] and "note" not in metrics_of(run)
 
 
 # --- errors and resuming -------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_judge_is_refused_before_anything_is_sampled(tmp_path, judges, trained):
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", recipe_with(judges=("careful", "nobody")))
     with pytest.raises(ValueError, match="no judge 'nobody' to select with: choose --select.judges among careful, fooled"):
-        select.run_stage(run, dataclasses.replace(KNOBS, judges=("careful", "nobody")))
+        select.run_stage(run)
     assert not run.sampler.calls
 
 
@@ -388,7 +418,7 @@ def test_pools_without_a_right_solution_are_an_error(tmp_path, judges, trained, 
     for number in REPLIES:
         monkeypatch.setitem(REPLIES, number, [WRONG] * 3)
     with pytest.raises(ValueError, match="no sampled solution is right and in chunks: raise --select.problems or"):
-        select.run_stage(make_run(tmp_path / "run"), KNOBS)
+        select.run_stage(make_run(tmp_path / "run"))
     assert not judges["careful"].asked and not trained
 
 
@@ -397,20 +427,20 @@ def test_no_problem_that_every_method_can_choose_for_is_an_error(tmp_path, judge
     for number in REPLIES:
         monkeypatch.setitem(REPLIES, number, ["\\boxed{9}", "so \\boxed{9}", HONEST])
     with pytest.raises(ValueError, match="no problem for which every method can choose: raise --select.problems"):
-        select.run_stage(make_run(tmp_path / "run"), KNOBS)
+        select.run_stage(make_run(tmp_path / "run"))
     assert not trained
 
 
 def test_finished_parts_are_not_made_again(tmp_path, judges, trained):
-    run = make_run(tmp_path / "run")
-    knobs = dataclasses.replace(KNOBS, rounds=2)
-    select.run_stage(run, knobs)
+    recipe = recipe_with(rounds=2)
+    run = make_run(tmp_path / "run", recipe)
+    select.run_stage(run)
     copy = tmp_path / "copy"  # the first run holds the lock of its folder
     shutil.copytree(run.folder, copy)
     (copy / "select" / "test-2-fooled-greedy.jsonl").unlink()
     asked = len(judges["careful"].asked)
-    again = make_run(copy)
-    select.run_stage(again, knobs)
+    again = make_run(copy, recipe)
+    select.run_stage(again)
     (call,) = again.sampler.calls
     assert call.adapter == "select_2_fooled" and call.sampling.temperature == 0
     assert len(trained) == 10 and len(judges["careful"].asked) == asked
@@ -419,8 +449,8 @@ def test_finished_parts_are_not_made_again(tmp_path, judges, trained):
 
 def test_scores_of_other_pools_are_refused(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
-    select.run_stage(run, KNOBS)
+    select.run_stage(run)
     path = run.folder / "select" / "scores-1-fooled.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ValueError, match="scores-1-fooled.jsonl has 10 judgments for 11 steps: delete it and run"):
-        select.run_stage(run, KNOBS)
+        select.run_stage(run)

@@ -1,0 +1,143 @@
+"""What a judge is for in training: data selection, and dense rewards of the policy (StepWiser §4.4).
+
+    selection   stage select in two rounds: SFT on what each method chose; greedy and sampled accuracy, share of lucky solutions
+    dense       GRPO of the policy from that of stage 1, with the outcome alone or with outcome and process as reward, on the
+                problems of the first round and with as many rollouts; the judge is asked in both, so that the logs show
+                whether it was gamed
+
+The process reward has a weight below 1, so that no wrong solution is worth more than a right one (training/policy_grpo.py).
+GRPO has the steps, groups and learning rate of the judge's (recipe.JudgeKnobs).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from minisw.judges.stepwiser import STEPWISER
+from minisw.pipeline import run_stage
+from minisw.policy import POLICY
+from minisw.recipe import Recipe
+from minisw.records import Problem
+from minisw.runs import Run
+from minisw.search.paths import judging
+from minisw.stages.select import BEFORE, OUTCOME, accuracies, load_judge, new_problems, policy_of, solve_test
+from minisw.study.base import Contrast, over_seeds, with_knobs
+from minisw.study.whole_runs import RunStudy, Tables
+from minisw.training.grpo import GRPOConfig
+from minisw.training.monitor import Monitor
+from minisw.training.policy_grpo import policy_reward, train_policy_grpo
+
+PROBLEMS, ROUNDS = 160, 2  # of stage select: problems if the recipe has none, and at least so many rounds
+PROCESS, WEIGHT = "process", 0.5
+REWARDED = {OUTCOME: "the outcome", PROCESS: f"the outcome and {WEIGHT:g} × the judge's score"}
+SELECTION_ARM, DENSE_ARM = "selection", "dense"
+GAMED = (  # what the table of hacking shows of the logs
+    "policy/outcome",
+    "policy/process",
+    "policy/process_wrong",
+    "completions/mean_length",
+    "policy/chunks",
+    "policy/empty_chunks",
+    "policy/repeated_chunks",
+)
+
+SELECTION_HELPS = Contrast(
+    "selection-beats-outcome",
+    "solutions chosen by the judge teach more than any right ones",
+    f"{SELECTION_ARM}/{STEPWISER}",
+    f"{SELECTION_ARM}/{OUTCOME}",
+    "StepWiser Table 8, 7B: 63.0 − 60.9",
+    0.021,
+)
+DENSE_HELPS = Contrast(
+    "dense-reward-beats-outcome",
+    "the judge's score as a further reward makes a better policy",
+    f"{DENSE_ARM}/{PROCESS}",
+    f"{DENSE_ARM}/{OUTCOME}",
+    "ours",
+)
+
+
+def with_selection(recipe: Recipe) -> Recipe:
+    """The recipe with problems for stage select, and with two rounds of it at least."""
+    knobs = recipe.select
+    return with_knobs("select", problems=knobs.problems or PROBLEMS, rounds=max(knobs.rounds, ROUNDS))(recipe)
+
+
+def measure(run: Run, arm: str) -> Tables:
+    """The rows of data selection, or of GRPO of the policy."""
+    return selection_rows(run) if arm == SELECTION_ARM else dense_rows(run)
+
+
+def selection_rows(run: Run) -> Tables:
+    """Stage select: its methods, by round."""
+    run_stage(run, "select")
+    metrics = json.loads((run.folder / "select" / "metrics.json").read_text(encoding="utf-8"))
+    rows = [{"round": own["round"], **flattened(row)} for own in metrics["rounds"] for row in own["rows"]]
+    return {"selection": rows, "notes": [{"note": metrics["note"]}] if "note" in metrics else []}
+
+
+def flattened(row: dict) -> dict:
+    """A row of `select.accuracies` in which each figure has a key of its own: greedy, greedy_interval, greedy_difference, …"""
+    flat = {key: value for key, value in row.items() if key not in ("greedy", "sampled")}
+    for how in ("greedy", "sampled"):
+        figures = dict(row[how])
+        flat[how] = figures.pop("accuracy")
+        flat |= {f"{how}_{key}": value for key, value in figures.items()}
+    return flat
+
+
+def dense_rows(run: Run) -> Tables:
+    """GRPO of the policy with both rewards: accuracy before and after, and the logs of the first and the last step."""
+    problems = new_problems(run)[: run.recipe.select.problems]
+    solved, hacking, curves = {BEFORE: solve_test(run, f"dense/test-{BEFORE}", POLICY)}, [], []
+    for reward, title in REWARDED.items():
+        curve = train_policy(run, reward, problems)
+        for when, step in (("first", curve[0]), ("last", curve[-1])):
+            hacking.append({"id": reward, "name": title, "when": when, **{key: step[key] for key in GAMED}})
+        curves += [{"id": reward, **{key: step[key] for key in ("step", "reward", *GAMED)}} for step in curve]
+        solved[reward] = solve_test(run, f"dense/test-{reward}", f"dense_{reward}")
+    titles = REWARDED | {BEFORE: "nothing: the policy of stage 1"}
+    rows = [{"id": name, "name": titles[name], **flattened(accuracies(run, solved, name))} for name in solved]
+    return {"dense": rows, "hacking": hacking, "curves": curves}
+
+
+def train_policy(run: Run, reward: str, problems: Sequence[Problem]) -> list[dict]:
+    """GRPO of the adapter dense_REWARD from the policy of stage 1; returns its curve. All rewards have the same seeds."""
+    policy_of(run, POLICY)  # loads the adapter that it starts from
+    name, judge = f"dense_{reward}", load_judge(run, STEPWISER)
+    policy = policy_of(run, name)
+    rewarded = policy_reward(policy, problems, judging(judge, scores=True), WEIGHT if reward == PROCESS else 0.0)
+    config = GRPOConfig.of(run.recipe.judge, run.recipe.model.micro_tokens)
+
+    def fit(checkpoint: Path | None, tick: Callable) -> list[dict]:
+        monitor = Monitor(checkpoint, progress=tick, warn=lambda text: run.console.print(f"  [yellow]{text}[/]"))
+        return train_policy_grpo(policy, problems, rewarded, config, run.seed_of("dense"), monitor, start=POLICY)
+
+    return run.train(name, run.folder / "dense", fit, config.steps, f"GRPO: {name}")
+
+
+def contrasts(tables: Mapping[str, Sequence[dict]]) -> list[dict]:
+    """Both claims, by greedy and by sampled accuracy: the first round of selection, as in the paper, and dense rewards."""
+    first = [row for row in tables.get("selection", []) if row["round"] == 1]
+    sides = ((SELECTION_HELPS, first, STEPWISER, OUTCOME), (DENSE_HELPS, tables.get("dense", []), PROCESS, OUTCOME))
+    found = []
+    for contrast, rows, a, b in sides:
+        for how in ("greedy", "sampled"):
+            by_id = {name: {row["seed"]: row[how] for row in rows if row["id"] == name} for name in (a, b)}
+            seeds = sorted(by_id[a].keys() & by_id[b].keys())
+            if seeds:
+                found.append(over_seeds(contrast, how, {seed: by_id[a][seed] - by_id[b][seed] for seed in seeds}))
+    return found
+
+
+SELECTION = RunStudy(
+    "selection",
+    "Data selection and dense rewards",
+    (SELECTION_ARM, DENSE_ARM),
+    with_selection,
+    measure,
+    contrasts,
+)
