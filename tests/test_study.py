@@ -235,9 +235,9 @@ def test_a_toy_study_makes_labels_and_measures_each_judge(tmp_path, monkeypatch)
     assert used["forward"] > 0 and used["trained"] > 0 and used["flops"] > 0
     exact = with_knobs("annotate", source="exact")(recipe)
     with monkeypatch.context() as patch:  # the same segmentation: only its labels are made
-        patch.setattr("minisw.stages.segment.train_sft", None)
+        patch.setattr("minisw.training.policy_sft.train_sft", None)
         assert study.make_labels(exact, tmp_path / "labels-exact-0", QUIET, tmp_path / "labels-0") == items
-    judges = ("untrained", "discriminative", "rejection_sampled", "stepwiser")
+    judges = ("untrained", "discriminative", "stepwiser")
     scripted = Study("s", "S", (Arm("base", "B"),), judges=judges)
     arguments = (scripted, scripted.arms[0], recipe, tmp_path / "base-0", tmp_path / "labels-0", items, QUIET)
     rows = study.run_arm(*arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 
 import pytest
 from fakes import fake_run, fake_task
@@ -310,6 +311,7 @@ def test_better_judges_are_ranked_within_a_seed():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("MINISW_LONG"), reason="takes minutes: set MINISW_LONG=1")
 def test_a_toy_study_on_the_embedded_model(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "MULTIPLES", (1, 8))
     flags = (

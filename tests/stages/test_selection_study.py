@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 
 import pytest
 from fakes import FakeLM, FakeSampler, fake_run, fake_task
@@ -198,6 +199,7 @@ def test_contrasts_are_differences_by_seed():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("MINISW_LONG"), reason="takes minutes: set MINISW_LONG=1")
 def test_a_toy_study_on_the_embedded_model(tmp_path):
     flags = (
         "--problems.train 40 --problems.validation 8 --problems.test 4 --segment.training.epochs 6 --segment.training.batch 4 "
