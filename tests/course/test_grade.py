@@ -15,6 +15,8 @@ from minisw.course.skeleton import student_file
 from minisw.verify import remote
 from minisw.verify.sandbox import SandboxMissing, missing_layers
 
+pytestmark = pytest.mark.slow  # together half a minute: they start many worker processes
+
 if missing_layers():
     pytest.skip(f"this machine cannot contain a submission: {missing_layers()}", allow_module_level=True)
 

@@ -7,6 +7,8 @@ from minisw.course.assignments import all_assignments
 from minisw.course.skeleton import student_file
 from minisw.verify.sandbox import missing_layers
 
+pytestmark = pytest.mark.slow  # together half a minute: they start many worker processes
+
 if missing_layers():
     pytest.skip(f"this machine cannot contain a submission: {missing_layers()}", allow_module_level=True)
 

@@ -20,6 +20,7 @@ from minisw.verify.sandbox import missing_layers
 if missing_layers():
     pytest.skip(f"this machine cannot contain code: {missing_layers()}", allow_module_level=True)
 
+pytestmark = pytest.mark.slow  # together a quarter of a minute: they start many worker processes
 RECORDS = {"minisw": "", "minisw.records": Path(records.__file__).read_text(encoding="utf-8")}
 
 CODE = """
