@@ -17,7 +17,7 @@ from minisw.recipe import JudgeKnobs, Lora, Training
 P, N = f"The step says 4. {POSITIVE}", f"The step says 5. {NEGATIVE}"
 ASK = ARITHMETIC.verify_question
 LENGTHS = {40: [0, 3], 80: [1, 4], 120: [2]}  # limit of a chain → the steps whose prefixes are that long
-KNOBS = JudgeKnobs(rs_samples=2, rs_keep=2, rs_training=Training(lr=1e-3, epochs=2, batch=4), max_new_tokens=40)
+KNOBS = JudgeKnobs(rs_samples=2, rs_keep=3, rs_training=Training(lr=1e-3, epochs=2, batch=4), max_new_tokens=40)
 
 
 def asked(lm, step, prompts=ARITHMETIC):
@@ -264,7 +264,7 @@ def test_training_uses_chains_of_right_comments_over_whole_prefixes(
     }
     answers = [reply[-1] for _, reply, _ in texts]
     assert answers.count("+") == answers.count("-") == 4
-    assert fits == [("thinkprm", 4, "ThinkPRM")] and done == [1] * 4  # 2 epochs of 8 // 4 steps
+    assert fits == [("thinkprm", 6, "ThinkPRM")] and done == [1] * 4  # 2 epochs of 8 // 4 steps
     counts = {"labels": 5, "replies": 10, "right": 5, "chains_tried": 5, "chains_kept": 5}
     assert metrics.items() >= counts.items() and len(metrics["curve"]) == 4
     assert metrics["training"] == "SFT, 2 epochs, on 5 of 5 chains"

@@ -56,7 +56,7 @@ class Style:
     """How hard the stories are to follow, and how often quick solutions repeat a fact before they calculate."""
 
     kinds: tuple[str, ...]  # kinds of facts
-    swapped: float  # probability that a pair of consecutive facts is told in reverse order
+    swapped: float  # probability that two neighbouring facts are told in reverse order
     distractors: tuple[float, ...]  # probability of each sentence that does not matter
     foreign: float  # share of those sentences that say what somebody outside the story has
     retold: float  # probability that a quick step restates its fact before it calculates
@@ -122,7 +122,7 @@ BEFORE = "Before that, "
 def _out_of_order(rng: random.Random, facts: list[Fact], swapped: float) -> tuple[list[Fact], list[str]]:
     """The facts with their sentences as told, and the sentences in the order of the text.
 
-    Some pairs of consecutive facts are told in reverse order. The second sentence of such a pair begins with "Before that, ".
+    Some neighbouring facts are told in reverse order: the later fact first, then the earlier one with "Before that, ".
     """
     facts, sentences, i = facts.copy(), [], 0
     while i < len(facts):
