@@ -23,7 +23,7 @@ from typing import Literal
 import tyro
 
 from minisw.presets import PRESETS
-from minisw.recipe import EMBEDDED, Recipe
+from minisw.recipe import EMBEDDED, MADE, Recipe
 from minisw.records import writes
 
 STAGES = ("segment", "annotate", "judges", "evaluate", "search", "select", "report")
@@ -108,7 +108,7 @@ HIGHEST = {  # highest value of a number; otherwise MOST for integers and none f
     "--policy.temperature": 10,
     "--judge.temperature": 10,
 }
-LABEL_SOURCES = ("rollouts", "exact", "prm800k", "math_shepherd")
+LABEL_SOURCES = ("rollouts", "exact", MADE, "prm800k", "math_shepherd")
 
 
 def check(recipe: Recipe) -> None:
@@ -175,6 +175,8 @@ def _check_problems(recipe: Recipe) -> None:
         raise ValueError(f"--problems.max-steps is for GSM8K only, and --problems.source is {problems.source}: leave it at 0")
     if problems.source == "arithmetic":
         return
+    if (problems.source == "equations") != (problems.prompts == "equations"):
+        raise ValueError("--problems.source equations and --problems.prompts equations belong together: give both")
     if problems.hard:
         raise ValueError(f"{problems.source} has no harder problems: leave --problems.hard at 0")
     if problems.prompts == "arithmetic":
@@ -188,6 +190,8 @@ def _check_label_source(recipe: Recipe) -> None:
     source = recipe.annotate.source
     if source == "exact" and recipe.problems.source != "arithmetic":
         raise ValueError(f"{recipe.problems.source} has no exact labels: give --annotate.source rollouts")
+    if (source == MADE) != (recipe.problems.source == "equations"):
+        raise ValueError("--annotate.source made and --problems.source equations belong together: give both")
     if source in LABEL_SOURCES or Path(source).is_file():
         return
     is_path = Path(source).is_absolute() or Path(source).suffix in (".json", ".jsonl", ".parquet") or source.startswith(".")

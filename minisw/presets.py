@@ -5,6 +5,7 @@
     gpu-8gb    0.5B on GSM8K
     gpu-12gb   1.5B in 4 bits on MATH
     gpu-24gb   1.5B in bf16 on MATH
+    rung-1     a real 0.5B chat model learns to judge single equations: the first rung of the study "ladder"
     paper      the sizes of StepWiser, for reading and for whoever has 8 A100
 """
 
@@ -64,6 +65,39 @@ SMOKE = Recipe(
     ),
     evaluate=EvaluateKnobs(solutions=6, samples=2, pass_samples=2, pass_solutions=4, resamples=500),
     search=SearchKnobs(problems=4, tries=2, votes=4),
+)
+
+
+# The ladder: a real 0.5B chat model on a CPU with bf16 hardware, or on a GPU. Rung 1 has no policy: its equations are made.
+RUNG_1 = Recipe(
+    preset="rung-1",
+    lora=Lora(rank=16, alpha=32),
+    model=ModelKnobs(
+        name="Qwen/Qwen2.5-Coder-0.5B-Instruct",
+        dtype="auto",
+        autocast="auto",
+        sampling_dtype="",
+        slots=128,
+        prefill_tokens=4096,
+        micro_tokens=4096,
+    ),
+    problems=ProblemKnobs(source="equations", prompts="equations", digits=2),
+    segment=SegmentKnobs(teacher="blank_lines"),
+    annotate=AnnotateKnobs(source="made", max_solutions=160),
+    classifier=ClassifierKnobs(prompts=("classify",), lrs=(1e-4, 3e-4), max_lrs=4, max_epochs=3, batch=16),
+    judge=JudgeKnobs(
+        labels=160,
+        rs_samples=12,
+        rs_keep=2,
+        rs_training=Training(lr=2e-4, epochs=1, batch=16),
+        steps=14,
+        prompts=16,
+        group=8,
+        lr=2e-4,
+        max_new_tokens=48,
+        judges=("discriminative", "rejection_sampled", "stepwiser", "stepwiser_from_rs"),
+    ),
+    evaluate=EvaluateKnobs(solutions=150, samples=4, pass_samples=8, pass_solutions=30),
 )
 
 
@@ -152,4 +186,4 @@ PAPER = dataclasses.replace(
 )
 
 
-PRESETS = {p.preset: p for p in (TINY, SMOKE, GPU_8GB, GPU_12GB, GPU_24GB, PAPER)}
+PRESETS = {p.preset: p for p in (TINY, SMOKE, RUNG_1, GPU_8GB, GPU_12GB, GPU_24GB, PAPER)}

@@ -7,6 +7,7 @@ a few words.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,7 @@ class Prompts:
     verify_yes: str = "yes"
     verify_no: str = "no"
     verify_again: str = "Let me check again."  # between one chain and the next
+    judge_examples: tuple[tuple[str, str], ...] = ()  # requests to judge with good replies, shown before each request
 
     def for_judge(
         self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False, with_code: bool = False
@@ -55,6 +57,16 @@ class Prompts:
         if not template:
             raise ValueError("these prompts cannot ask for code: fill in their field `judge_with_code`")
         return template.format(question=question, history="".join(history).strip() or "(nothing)", chunk=chunk.strip())
+
+    def examples_for(self, request: str) -> tuple[tuple[str, str], ...]:
+        """The worked examples in the order in which they stand before a request to judge.
+
+        The order is drawn for each request: a small model copies the verdict of the last example, and a fixed order would decide
+        for it.
+        """
+        examples = list(self.judge_examples)
+        random.Random(request).shuffle(examples)
+        return tuple(examples)
 
     def for_verifier(self, question: str, chunks: Sequence[str]) -> str:
         """A problem and all steps of a solution so far, numbered from 1, as one user message (ThinkPRM).
@@ -148,9 +160,23 @@ ARITHMETIC = Prompts(
 )
 
 
+_LINE = "Check this line: {chunk}"
+EQUATIONS = Prompts(
+    solve="{question}",
+    solve_chunked="{question}",
+    segment="{text}",
+    judge=_LINE,
+    classify=f"{_LINE}\nIs it right? Reply with + or - only.",
+    judge_examples=(
+        ("Check this line: 27 + 45 = 72", f"27 + 45 = 72\n72 = 72\n{POSITIVE}"),
+        ("Check this line: 63 - 28 = 45", f"63 - 28 = 35\n35 ≠ 45\n{NEGATIVE}"),
+    ),
+)
+
+
 # Requests of the embedded model's pretraining text (problems/arithmetic/chats.py); no judge uses them.
 CAREFUL = "{question}\n\nSo far:\n{history}\n\nWrite the next step with care."
 RESULT = "Say the result of this line:\n{chunk}"
 COMPARE = "Compare {left} and {right}."
 
-BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC}
+BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC, "equations": EQUATIONS}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 EMBEDDED = "embedded"  # the name of the base model that comes with minisw
+MADE = "made"  # the source of labels of solutions that the task makes by rule
 TrainedJudge = Literal[  # the trained judges of judges/registry.py
     "discriminative",
     "scalar_head",
@@ -97,14 +98,18 @@ def embedded_folder() -> Path:
 class ProblemKnobs:
     """The problems, and how many of each split."""
 
-    source: Literal["arithmetic", "gsm8k", "math", "numina", "file"] = "arithmetic"
-    """The embedded task, GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500), or problems of your own."""
+    source: Literal["arithmetic", "equations", "gsm8k", "math", "numina", "file"] = "arithmetic"
+    """The embedded task, single equations (only judged), GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500), or
+    problems of your own."""
     file: Path | None = None
     """Your own problems (source "file"): JSONL with a line {"question": …, "answer": …} for each."""
     data_dir: Path | None = None
     """Folder with the published files (gsm8k/train.jsonl, math500/test.jsonl, …). Without it they come from the hub."""
-    prompts: Literal["arithmetic", "english"] = "arithmetic"
-    """Prompts: "arithmetic" for the embedded model, "english" for chat models (minisw/prompts.py)."""
+    prompts: Literal["arithmetic", "english", "equations"] = "arithmetic"
+    """Prompts: "arithmetic" for the embedded model, "english" for chat models, "equations" for chat models that check single
+    equations (minisw/prompts.py)."""
+    digits: int = 2
+    """Equations only: digits of each number."""
     max_steps: int = 0
     """GSM8K only: keep problems whose reference solution has at most this many lines; 0 keeps all."""
     train: int = 400
@@ -164,8 +169,8 @@ class AnnotateKnobs:
     """Stage 2 (StepWiser §3.2): every chunk gets a label from Monte-Carlo rollouts."""
 
     source: str = "rollouts"
-    """Where labels come from: rollouts, exact (the embedded task's own, to compare with), prm800k, math_shepherd, or a file or
-    hub name in TRL's stepwise-supervision format."""
+    """Where labels come from: rollouts, exact (the embedded task's own, to compare with), made (solutions that the task makes by
+    rule, right and wrong), prm800k, math_shepherd, or a file or hub name in TRL's stepwise-supervision format."""
     problems: int = 160
     """Problems annotated: the training problems after those of stage 1. Paper: 40,000."""
     samples: int = 4
@@ -185,7 +190,7 @@ class AnnotateKnobs:
 
     @property
     def published(self) -> bool:
-        """Whether the labels are those of a published set, and not of the policy's own solutions."""
+        """Whether the labels are those of given solutions (a published set, or made by rule), and not of the policy's own."""
         return self.source not in ("rollouts", "exact")
 
 

@@ -52,8 +52,9 @@ class GenerativeJudge:
         return self.context.prompts.for_judge(step.question, step.history, step.chunk)
 
     def prompt(self, step: LabelledStep) -> list[int]:
-        """Token ids of the request to judge one step, with the beginning of the reply if that is given."""
-        return self.context.lm.chat(self.request(step), self.beginning)
+        """Token ids of the worked examples, if there are any, of the request to judge one step, and of the reply's beginning."""
+        request = self.request(step)
+        return self.context.lm.chat(request, self.beginning, self.context.prompts.examples_for(request))
 
     def sample(self, steps: Sequence[LabelledStep], seed: int, progress: Progress = None) -> list[list[Reply]]:
         """The sampled replies to every step: [steps][votes]."""

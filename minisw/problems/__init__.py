@@ -27,6 +27,7 @@ class Task:
     - `teacher(text)`: the text cut into chunks by rule
     - `exact_labels(problem, chunks)` and `mistake_kind(problem, chunks, index)`: for measuring only
     - `bench(part, count, seed)`: items with published step labels (ProcessBench)
+    - `made(split, count, seed)`: right and wrong solutions that the task makes by rule, with their labels
     - `habit_of(reply)`: which of the `habits` of judging a judge's reply shows, by its words
     """
 
@@ -37,6 +38,7 @@ class Task:
     exact_labels: Callable[[Problem, Sequence[str]], list[bool]] | None = None
     mistake_kind: Callable[[Problem, Sequence[str], int], str] | None = None
     bench: Callable[[str, int, int], list[BenchItem]] | None = None
+    made: Callable[[str, int, int], list[BenchItem]] | None = None
     has_hard: bool = False
     habits: tuple[str, ...] = ()
     habit_of: Callable[[str], str] | None = None
@@ -63,6 +65,10 @@ def load_task(knobs: ProblemKnobs) -> Task:
             habits=(*comments.HABITS, "other"),
             habit_of=comments.habit_of,
         )
+    if knobs.source == "equations":
+        from minisw.problems import equations
+
+        return Task("equations", chosen, _no_problems, made=functools.partial(equations.load_split, digits=knobs.digits))
     from minisw.problems import gsm8k, math, own, processbench
 
     folder = Path(knobs.data_dir) if knobs.data_dir else None
@@ -85,6 +91,10 @@ def load_task(knobs: ProblemKnobs) -> Task:
         functools.cache(load),  # several stages load the same problems
         bench=lambda part, count, seed: processbench.load(folder, part, count, seed),
     )
+
+
+def _no_problems(split: str, count: int, seed: int) -> list[Problem]:
+    raise ValueError("equations are only judged, not solved: run --stage annotate, judges, evaluate and report")
 
 
 def training_problems(task: Task, recipe: Recipe) -> tuple[list[Problem], list[Problem]]:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from minisw.evaluate import stats
 from minisw.labels import QUESTIONS, RULES, agreement, choose_solutions, label_with, until_first_negative, value_summary
 from minisw.problems import first_mistakes, step_labels, training_problems
-from minisw.recipe import AnnotateKnobs
-from minisw.records import AnnotatedSolution, Problem, Solution, flat, write_json, write_jsonl, write_text
+from minisw.recipe import MADE, AnnotateKnobs
+from minisw.records import AnnotatedSolution, BenchItem, Problem, Solution, flat, write_json, write_jsonl, write_text
 from minisw.runs import Run
 
 VALIDATION_SHARE = 0.3  # solutions annotated for validation, as a share of those for training
@@ -118,13 +118,26 @@ def validation_size(knobs: AnnotateKnobs) -> int:
     return max(2, int(knobs.max_solutions * VALIDATION_SHARE))
 
 
+def made_solutions(items: Sequence[BenchItem]) -> tuple[list[AnnotatedSolution], dict[str, str]]:
+    """Solutions that a task made, with labels as values (1 before the first wrong chunk, 0 behind it), and their questions."""
+    annotated = []
+    for item in items:
+        right = len(item.chunks) if item.label < 0 else item.label
+        q = tuple(float(i <= right) for i in range(len(item.chunks) + 1))
+        annotated.append(AnnotatedSolution(item.id, item.chunks, item.final_correct, q))
+    return annotated, {item.id: item.question for item in items}
+
+
 def import_labels(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution], dict]:
-    """Labels of a published set instead of our own; returns the same three things as `annotate_problems`."""
+    """Labels of a published set, or of solutions that the task makes; returns the same three things as `annotate_problems`."""
     knobs, folder = run.recipe.annotate, run.folder / "annotate"
     questions: dict[str, str] = {}
     loaded: dict[str, list[AnnotatedSolution]] = {}
     for split, count in (("train", knobs.max_solutions), ("validation", validation_size(knobs))):
-        loaded[split], of_split = step_labels.load(knobs.source, run.recipe.problems.data_dir, split, count, run.seed)
+        if knobs.source == MADE:
+            loaded[split], of_split = made_solutions(run.task.made(split, count, run.seed))
+        else:
+            loaded[split], of_split = step_labels.load(knobs.source, run.recipe.problems.data_dir, split, count, run.seed)
         questions |= of_split
         write_jsonl(folder / f"{split}.jsonl", loaded[split])
     train = loaded["train"]
@@ -132,6 +145,6 @@ def import_labels(run: Run) -> tuple[dict[str, str], list[AnnotatedSolution], di
         "source": knobs.source,
         "solutions": len(train),
         "steps": sum(len(s.chunks) for s in train),
-        "rules": [{"rule": "as published", "positives": stats.mean(flat([label_with(knobs, s.q) for s in train]))}],
+        "rules": [{"rule": "as given", "positives": stats.mean(flat([label_with(knobs, s.q) for s in train]))}],
     }
     return questions, train, metrics

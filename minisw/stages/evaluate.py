@@ -104,11 +104,13 @@ def load_judges(run: Run, trained: dict[str, dict]) -> dict[str, Judge]:
 
 
 def load_items(run: Run) -> list[BenchItem]:
-    """Test solutions with exact labels if the task has such labels, else the recipe's parts of ProcessBench.
+    """Test solutions with exact labels if the task has such labels, else those that it makes, or the parts of ProcessBench.
 
     Raises ValueError if there are none.
     """
     knobs, task = run.recipe.evaluate, run.task
+    if task.made is not None:
+        return task.made("test", knobs.solutions, run.seed)
     if task.exact_labels is None and task.bench is None:
         raise ValueError(f"the task {task.name!r} has neither exact labels nor parts of ProcessBench to evaluate on")
     if task.exact_labels is None:
