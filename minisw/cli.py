@@ -171,24 +171,25 @@ def _check_problems(recipe: Recipe) -> None:
         raise ValueError("--problems.source file and --problems.file FILE belong together: give both")
     if problems.file is not None and not problems.file.is_file():
         raise ValueError(f"--problems.file {problems.file} is no file: give a JSONL file of problems")
-    if problems.max_steps and problems.source != "gsm8k":
-        raise ValueError(f"--problems.max-steps is for GSM8K only, and --problems.source is {problems.source}: leave it at 0")
+    if problems.max_steps and problems.source not in ("gsm8k", "stories"):
+        raise ValueError(f"--problems.max-steps is not for --problems.source {problems.source}: leave it at 0")
     if problems.source == "arithmetic":
         return
-    if (problems.source == "equations") != (problems.prompts == "equations"):
-        raise ValueError("--problems.source equations and --problems.prompts equations belong together: give both")
+    for name in ("equations", "stories"):
+        if (problems.source == name) != (problems.prompts == name):
+            raise ValueError(f"--problems.source {name} and --problems.prompts {name} belong together: give both")
     if problems.hard:
         raise ValueError(f"{problems.source} has no harder problems: leave --problems.hard at 0")
     if problems.prompts == "arithmetic":
         raise ValueError(f"{problems.source} needs prompts in English: give --problems.prompts english")
-    if recipe.segment.teacher == "rules":
+    if recipe.segment.teacher == "rules" and problems.source != "stories":
         raise ValueError(f"{problems.source} has no rules for chunks: give --segment.teacher prompted or numbered")
 
 
 def _check_label_source(recipe: Recipe) -> None:
     """A file that is missing is found here, and not after stage 1."""
     source = recipe.annotate.source
-    if source == "exact" and recipe.problems.source != "arithmetic":
+    if source == "exact" and recipe.problems.source not in ("arithmetic", "stories"):
         raise ValueError(f"{recipe.problems.source} has no exact labels: give --annotate.source rollouts")
     if (source == MADE) != (recipe.problems.source == "equations"):
         raise ValueError("--annotate.source made and --problems.source equations belong together: give both")

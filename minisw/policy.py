@@ -50,9 +50,9 @@ class Policy:
     # --- tokens --------------------------------------------------------------------------------------------------------
 
     def prompt(self, question: str) -> list[int]:
-        """Token ids of the request to solve a problem."""
+        """Token ids of the request to solve a problem; before it the base, which has learnt no format, is shown solutions."""
         template = self.prompts.solve_chunked if self.chunked else self.prompts.solve
-        return self.lm.chat(template.format(question=question))
+        return self.lm.chat(template.format(question=question), earlier=() if self.chunked else self.prompts.solve_examples)
 
     def encode_chunks(self, chunks: Sequence[str]) -> list[list[int]]:
         """Token ids of each chunk, encoded separately; with its tags if the policy writes chunks."""

@@ -6,6 +6,10 @@
     gpu-12gb   1.5B in 4 bits on MATH
     gpu-24gb   1.5B in bf16 on MATH
     rung-1     a real 0.5B chat model learns to judge single equations: the first rung of the study "ladder"
+    rung-2     the same model on stories of one step, labelled by its own rollouts
+    rung-3     stories of up to three steps
+    rung-4     GSM8K problems with at most two lines
+    rung-5     GSM8K
     paper      the sizes of StepWiser, for reading and for whoever has 8 A100
 """
 
@@ -101,6 +105,40 @@ RUNG_1 = Recipe(
 )
 
 
+# Rungs 2 and 3: the model is policy, labeller and judge; exact labels are for measuring only.
+RUNG_2 = dataclasses.replace(
+    RUNG_1,
+    preset="rung-2",
+    problems=ProblemKnobs(
+        source="stories", prompts="stories", max_steps=1, largest=60, train=80, validation=60, test=100
+    ),
+    policy=PolicyKnobs(temperature=0.8, max_text_tokens=60, max_chunks=5, max_chunk_tokens=30),
+    segment=SegmentKnobs(teacher="rules", samples=2, keep=2, training=Training(lr=2e-4, epochs=2, batch=8)),
+    annotate=AnnotateKnobs(problems=200, samples=4, branches=6, max_solutions=110),
+    judge=dataclasses.replace(RUNG_1.judge, steps=18, lr=1e-4),
+    evaluate=EvaluateKnobs(solutions=100, samples=4, pass_samples=8, pass_solutions=20),
+    search=SearchKnobs(problems=40, tries=4, votes=8),
+)
+RUNG_3 = dataclasses.replace(
+    RUNG_2,
+    preset="rung-3",
+    problems=dataclasses.replace(RUNG_2.problems, max_steps=3),
+    policy=dataclasses.replace(RUNG_2.policy, max_text_tokens=90, max_chunks=7),
+)
+RUNG_4 = dataclasses.replace(
+    RUNG_3,
+    preset="rung-4",
+    problems=ProblemKnobs(source="gsm8k", prompts="english", max_steps=2, train=80, validation=60, test=100),
+    policy=PolicyKnobs(temperature=0.8, max_text_tokens=240, max_chunks=8, max_chunk_tokens=160),
+    segment=dataclasses.replace(RUNG_2.segment, teacher="numbered", tries=4),
+    judge=dataclasses.replace(RUNG_3.judge, start="rejection_sampled", max_new_tokens=160),
+    evaluate=dataclasses.replace(RUNG_2.evaluate, parts=("gsm8k",)),
+)
+RUNG_5 = dataclasses.replace(
+    RUNG_4, preset="rung-5", problems=dataclasses.replace(RUNG_4.problems, max_steps=0)
+)
+
+
 # The GPU presets have not run on a GPU yet. Their peak memory is computed (`python -m minisw.engine.memory --preset NAME`), and
 # their times are guesses from the number of sampled tokens at 2,000 to 6,000 tokens a second (`python -m benchmarks.gpu`).
 
@@ -186,4 +224,4 @@ PAPER = dataclasses.replace(
 )
 
 
-PRESETS = {p.preset: p for p in (TINY, SMOKE, RUNG_1, GPU_8GB, GPU_12GB, GPU_24GB, PAPER)}
+PRESETS = {p.preset: p for p in (TINY, SMOKE, RUNG_1, RUNG_2, RUNG_3, RUNG_4, RUNG_5, GPU_8GB, GPU_12GB, GPU_24GB, PAPER)}

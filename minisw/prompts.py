@@ -43,7 +43,8 @@ class Prompts:
     verify_yes: str = "yes"
     verify_no: str = "no"
     verify_again: str = "Let me check again."  # between one chain and the next
-    judge_examples: tuple[tuple[str, str], ...] = ()  # requests to judge with good replies, shown before each request
+    judge_examples: tuple[tuple[str, str], ...] = ()  # requests to judge with good replies; two are shown before each request
+    solve_examples: tuple[tuple[str, str], ...] = ()  # questions with solutions, shown to the base before each question
 
     def for_judge(
         self, question: str, history: tuple[str, ...], chunk: str, discriminative: bool = False, with_code: bool = False
@@ -59,14 +60,15 @@ class Prompts:
         return template.format(question=question, history="".join(history).strip() or "(nothing)", chunk=chunk.strip())
 
     def examples_for(self, request: str) -> tuple[tuple[str, str], ...]:
-        """The worked examples in the order in which they stand before a request to judge.
+        """The worked examples that stand before a request to judge: one of each verdict; none if this set has none.
 
-        The order is drawn for each request: a small model copies the verdict of the last example, and a fixed order would decide
-        for it.
+        Which ones, and in which order, is drawn for each request: a small model copies the verdict of the last example, and a
+        fixed order would decide for it.
         """
         examples = list(self.judge_examples)
         random.Random(request).shuffle(examples)
-        return tuple(examples)
+        first = {NEGATIVE in reply: (asked, reply) for asked, reply in reversed(examples)}
+        return tuple(example for example in examples if example in first.values())
 
     def for_verifier(self, question: str, chunks: Sequence[str]) -> str:
         """A problem and all steps of a solution so far, numbered from 1, as one user message (ThinkPRM).
@@ -174,9 +176,43 @@ EQUATIONS = Prompts(
 )
 
 
+_CHECK = "{question}\n\nLines so far:\n{history}\n\nCheck the next line:\n{chunk}"
+_LENA = "Lena has 25 cards. Lena buys 13 more cards. Then Lena loses 16 cards. How many cards does Lena have at last?"
+_EVA = (
+    "Max owns 18 stones. Eva has 3 times as many stones as Max. Eva packs the stones into bags of 6. "
+    "How many bags are there in the end?"
+)
+_BY_LINES = "{question}\nWrite one calculation for each step, one a line."
+
+
+def _check(question: str, history: str, chunk: str, reply: str) -> tuple[str, str]:
+    return _CHECK.format(question=question, history=history, chunk=chunk), reply
+
+
+STORIES = Prompts(
+    solve=_BY_LINES,
+    solve_chunked=f"{_BY_LINES} Put each line into <chunk> and </chunk>.",
+    segment="{text}",
+    judge=_CHECK,
+    classify=f"{_CHECK}\n\nIs it right? Reply with + or - only.",
+    judge_examples=(
+        _check(_LENA, "25 + 13 = 38", "38 - 16 = 22", f"38 - 16 = 22\n22 = 22\n{POSITIVE}"),
+        _check(_LENA, "25 + 13 = 38\n38 - 16 = 22", "The answer is \\boxed{22}.", f"The last value is 22\n22 = 22\n{POSITIVE}"),
+        _check(_EVA, "(nothing)", "18 * 3 = 54", f"18 * 3 = 54\n54 = 54\n{POSITIVE}"),
+        _check(_LENA, "25 + 13 = 38", "38 - 16 = 32", f"38 - 16 = 22\n22 ≠ 32\n{NEGATIVE}"),
+        _check(_EVA, "18 * 3 = 54", "54 * 6 = 324", f"54 / 6 = 9\n9 ≠ 324\n{NEGATIVE}"),
+        _check(_EVA, "18 * 3 = 54", "The answer is \\boxed{54}.", f"54 / 6 = 9\n9 ≠ 54\n{NEGATIVE}"),
+    ),
+    solve_examples=(
+        (_BY_LINES.format(question=_LENA), "25 + 13 = 38\n38 - 16 = 22\nThe answer is \\boxed{22}."),
+        (_BY_LINES.format(question=_EVA), "18 * 3 = 54\n54 / 6 = 9\nThe answer is \\boxed{9}."),
+    ),
+)
+
+
 # Requests of the embedded model's pretraining text (problems/arithmetic/chats.py); no judge uses them.
 CAREFUL = "{question}\n\nSo far:\n{history}\n\nWrite the next step with care."
 RESULT = "Say the result of this line:\n{chunk}"
 COMPARE = "Compare {left} and {right}."
 
-BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC, "equations": EQUATIONS}
+BY_NAME = {"english": ENGLISH, "arithmetic": ARITHMETIC, "equations": EQUATIONS, "stories": STORIES}

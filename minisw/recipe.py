@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 EMBEDDED = "embedded"  # the name of the base model that comes with minisw
+GENERATED = ("arithmetic", "equations", "stories")  # sources of problems that need no data
 MADE = "made"  # the source of labels of solutions that the task makes by rule
 TrainedJudge = Literal[  # the trained judges of judges/registry.py
     "discriminative",
@@ -98,20 +99,23 @@ def embedded_folder() -> Path:
 class ProblemKnobs:
     """The problems, and how many of each split."""
 
-    source: Literal["arithmetic", "equations", "gsm8k", "math", "numina", "file"] = "arithmetic"
-    """The embedded task, single equations (only judged), GSM8K, MATH or NuminaMath-CoT (the last two are tested on MATH-500), or
-    problems of your own."""
+    source: Literal["arithmetic", "equations", "stories", "gsm8k", "math", "numina", "file"] = "arithmetic"
+    """The embedded task; for chat models, single equations (only judged) or short stories; GSM8K, MATH or NuminaMath-CoT (the
+    last two are tested on MATH-500); or problems of your own."""
     file: Path | None = None
     """Your own problems (source "file"): JSONL with a line {"question": …, "answer": …} for each."""
     data_dir: Path | None = None
     """Folder with the published files (gsm8k/train.jsonl, math500/test.jsonl, …). Without it they come from the hub."""
-    prompts: Literal["arithmetic", "english", "equations"] = "arithmetic"
-    """Prompts: "arithmetic" for the embedded model, "english" for chat models, "equations" for chat models that check single
-    equations (minisw/prompts.py)."""
+    prompts: Literal["arithmetic", "english", "equations", "stories"] = "arithmetic"
+    """Prompts (minisw/prompts.py): "arithmetic" for the embedded model, "english" for chat models; "equations" and "stories", for
+    the sources of these names, show worked examples."""
     digits: int = 2
     """Equations only: digits of each number."""
+    largest: int = 60
+    """Stories only: the largest quantity."""
     max_steps: int = 0
-    """GSM8K only: keep problems whose reference solution has at most this many lines; 0 keeps all."""
+    """Stories: most steps; 0 stands for 2. GSM8K: keep problems whose reference solution has at most this many lines; 0 keeps
+    all."""
     train: int = 400
     """Training problems of stage 1, on which the policy is fine-tuned. Paper: 20,000. Stage 2 annotates others."""
     validation: int = 60

@@ -31,7 +31,7 @@ from rich.console import Console
 from minisw.cli import Command, parse, stop
 from minisw.pipeline import run_stage, stages_of
 from minisw.progress import duration
-from minisw.recipe import Recipe
+from minisw.recipe import GENERATED, Recipe
 from minisw.records import writes
 from minisw.report.page import claims_table
 from minisw.runs import Run
@@ -72,7 +72,7 @@ def run(command: Command) -> None:
 
 def quiet_libraries(recipe: Recipe) -> None:
     """No network where everything is local, and no warnings of libraries about each other."""
-    if Path(recipe.model.folder()).is_dir() and (recipe.problems.source == "arithmetic" or recipe.problems.data_dir):
+    if Path(recipe.model.folder()).is_dir() and (recipe.problems.source in GENERATED or recipe.problems.data_dir):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft uses names that it will drop
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries; a failure ends in one line of ours
@@ -82,7 +82,7 @@ def plan(recipe: Recipe, folder: Path, stages: Sequence[str]) -> str:
     """What a run would do, a line for each stage."""
     problems, annotate_, judge, classifier = recipe.problems, recipe.annotate, recipe.judge, recipe.classifier
     select, order = recipe.select, stages_of(recipe)
-    own, parts = problems.source == "arithmetic", ", ".join(recipe.evaluate.parts)
+    own, parts = problems.source in GENERATED, ", ".join(recipe.evaluate.parts)
     labels = (
         f"up to {annotate_.max_solutions} solutions of {annotate_.problems} problems × {annotate_.samples} samples and of "
         f"{problems.validation} for validation; {annotate_.branches} rollouts at every boundary; labels by {annotate_.rule}"

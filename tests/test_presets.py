@@ -12,6 +12,8 @@ from minisw.recipe import EvaluateKnobs, Recipe
 EVALUATE = {  # preset: what differs from the defaults
     "tiny": {},
     "smoke": {"solutions": 6, "samples": 2, "pass_samples": 2, "pass_solutions": 4, "resamples": 500},
+    "rung-1": {"solutions": 150, "samples": 4, "pass_samples": 8, "pass_solutions": 30},
+    **{f"rung-{n}": {"solutions": 100, "samples": 4, "pass_samples": 8} for n in (2, 3, 4, 5)},
     "gpu-8gb": {"parts": ("gsm8k", "math"), "solutions": 400, "pass_solutions": 50},
     "gpu-12gb": {"parts": ("gsm8k", "math"), "solutions": 400, "pass_solutions": 50},
     "gpu-24gb": {"parts": ("gsm8k", "math"), "solutions": 400, "pass_solutions": 50},

@@ -69,6 +69,12 @@ def load_task(knobs: ProblemKnobs) -> Task:
         from minisw.problems import equations
 
         return Task("equations", chosen, _no_problems, made=functools.partial(equations.load_split, digits=knobs.digits))
+    if knobs.source == "stories":
+        from minisw.problems import short_stories
+
+        load = functools.partial(short_stories.load_split, steps=knobs.max_steps or 2, largest=knobs.largest)
+        rules = short_stories.exact_labels, short_stories.mistake_kind
+        return Task("stories", chosen, functools.cache(load), short_stories.teacher_chunks, *rules)
     from minisw.problems import gsm8k, math, own, processbench
 
     folder = Path(knobs.data_dir) if knobs.data_dir else None

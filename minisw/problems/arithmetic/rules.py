@@ -56,12 +56,13 @@ def exact_labels(problem: Problem, chunks: list[str] | tuple[str, ...]) -> list[
                 done += 1
             elif not (what == "answer" and done == len(values) and value == values[-1]):
                 right = False
-        right = right and all(_equation_is_true(*match) for match in _EQUATION.findall(chunk))
+        right = right and all(equation_is_true(*match) for match in _EQUATION.findall(chunk))
         labels.append(right)
     return labels
 
 
-def _equation_is_true(left: str, operator: str, right: str, result: str) -> bool:
+def equation_is_true(left: str, operator: str, right: str, result: str) -> bool:
+    """Whether "left operator right = result" is true; a division must come out even."""
     a, b, c = int(left), int(right), int(result)
     return {"+": a + b == c, "-": a - b == c, "*": a * b == c, "/": b != 0 and a == b * c}[operator]
 
@@ -70,7 +71,7 @@ def mistake_kind(problem: Problem, chunks: list[str] | tuple[str, ...], index: i
     """The kind of mistake in chunk `index`, the first wrong one; the report counts the kinds."""
     values = problem.reference
     done = sum(1 for chunk in chunks[:index] for what, _ in step_results(chunk) if what == "step")
-    if not all(_equation_is_true(*match) for match in _EQUATION.findall(chunks[index])):
+    if not all(equation_is_true(*match) for match in _EQUATION.findall(chunks[index])):
         return "arithmetic"
     results = step_results(chunks[index])
     if not results:
