@@ -40,7 +40,7 @@ class Command(Recipe):
     """Run only this stage: segment, annotate, judges, evaluate, search, select (with --select.problems) or report."""
     dry_run: bool = False
     """Print the plan and write nothing."""
-    study: Literal["", "ablations", "habits", "components", "data-efficiency", "selection", "search"] = ""
+    study: Literal["", "ablations", "habits", "components", "data-efficiency", "ladder", "selection", "search"] = ""
     """Compare arms over several seeds instead of a whole run (minisw/study/); --out is the study's folder."""
     arms: tuple[str, ...] = ()
     """Only these arms of the study (for search: methods; for selection: its two parts); without it, all."""

@@ -1,7 +1,7 @@
 """The main command: all stages in order, each once.
 
     python -m minisw.reproduce [--preset tiny] [--seed 0] [--out runs/tiny-0] [--stage NAME] [--dry-run] [--judge.steps 60 …]
-    python -m minisw.reproduce --study ablations|habits|components|data-efficiency|selection|search [--seeds 3] [--arms NAME …]
+    python -m minisw.reproduce --study ablations|habits|components|data-efficiency|ladder|selection|search [--seeds 3] [--arms …]
 
     1 segment    the policy learns to write its reasoning in chunks                StepWiser §3.1
     2 annotate   every chunk gets a label from Monte-Carlo rollouts                §3.2

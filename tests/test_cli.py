@@ -6,7 +6,7 @@ import pytest
 
 from minisw.cli import LABEL_SOURCES, Command, check, parse, stop
 from minisw.presets import PRESETS
-from minisw.recipe import Recipe
+from minisw.recipe import MADE, Recipe
 
 
 def test_presets_and_knobs_are_read():
@@ -120,7 +120,13 @@ BAD = [
     (["--problems.source", "gsm8k"], "give --problems.prompts english"),
     (["--problems.source", "math", "--problems.prompts", "english"], "give --segment.teacher prompted or numbered"),
     (["--preset", "smoke", "--problems.hard", "5"], "gsm8k has no harder problems"),
-    (["--problems.max-steps", "2"], "--problems.max-steps is for GSM8K only"),
+    (["--problems.max-steps", "2"], "--problems.max-steps is not for --problems.source arithmetic"),
+    (["--problems.source", "equations"], "--problems.source equations and --problems.prompts equations belong together"),
+    (["--preset", "rung-2", "--problems.prompts", "english"], "--problems.prompts stories belong together"),
+    (["--preset", "rung-2", "--problems.hard", "5"], "stories has no harder problems"),
+    (["--preset", "rung-1", "--annotate.source", "rollouts"], "--annotate.source made and --problems.source equations"),
+    (["--annotate.source", "made"], "--annotate.source made and --problems.source equations belong together"),
+    (["--preset", "rung-4", "--annotate.source", "exact"], "gsm8k has no exact labels"),
     (["--preset", "smoke", "--data-dir", "no/such/folder"], "--problems.data-dir no/such/folder is no folder"),
     (["--annotate.source", "no/such/file.jsonl"], "--annotate.source no/such/file.jsonl is no file"),
     (["--annotate.source", "/no/such/file"], "--annotate.source /no/such/file is no file"),
@@ -141,8 +147,8 @@ def test_label_sources_that_exist_or_may_exist_are_allowed(tmp_path):
     file = tmp_path / "labels.jsonl"
     file.write_text("")
     for source in (*LABEL_SOURCES, str(file), "trl-lib/math_shepherd"):
-        annotate = dataclasses.replace(Recipe().annotate, source=source)
-        check(dataclasses.replace(Recipe(), annotate=annotate))
+        recipe = PRESETS["rung-1"] if source == MADE else Recipe()
+        check(dataclasses.replace(recipe, annotate=dataclasses.replace(recipe.annotate, source=source)))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ import pytest
 from fakes import PROMPTS
 from transformers import PreTrainedTokenizerFast
 
-from minisw.prompts import ARITHMETIC, BY_NAME, ENGLISH, NEGATIVE, POSITIVE
+from minisw.problems.short_stories import exact_labels, teacher_chunks
+from minisw.prompts import ARITHMETIC, BY_NAME, ENGLISH, EQUATIONS, NEGATIVE, POSITIVE, STORIES
 from minisw.recipe import embedded_folder
+from minisw.records import Problem
+from minisw.verdicts import parse_verdict
+from minisw.verify.answers import final_answer, verify
 
 
 def test_the_judge_sees_problem_history_and_new_chunk():
@@ -76,7 +80,7 @@ def test_the_embedded_vocabulary_has_every_word_of_the_arithmetic_set():
     """Templates are encoded as they are, with the names of their fields: a vocabulary built anew gets no other words."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(embedded_folder() / "tokenizer.json"))
     unknown = tokenizer.convert_tokens_to_ids("<unk>")
-    for name, text in vars(ARITHMETIC).items():
+    for name, text in [(name, text) for name, text in vars(ARITHMETIC).items() if text]:
         for written in (text, f"\n{text}", f" {text}"):
             ids = tokenizer.encode(written, add_special_tokens=False)
             assert unknown not in ids and tokenizer.decode(ids) == written, name
@@ -90,3 +94,33 @@ def test_the_words_of_a_chain_are_lines_that_cannot_be_taken_for_each_other(prom
     assert all(word.strip() == word != "" and "\n" not in word for word in words)
     assert not any(a in b for a in words for b in words if a is not b)
     assert prompts.verify_yes != prompts.verify_no and prompts.verify_question.endswith("?")
+
+
+def test_one_example_of_each_verdict_stands_before_a_request():
+    shown = {request: STORIES.examples_for(request) for request in (f"request {n}" for n in range(60))}
+    for examples in shown.values():
+        assert len(examples) == 2 and set(examples) <= set(STORIES.judge_examples)
+        assert sorted(NEGATIVE in reply for _, reply in examples) == [False, True]
+    assert shown == {request: STORIES.examples_for(request) for request in shown}  # the same for the same request
+    first = [NEGATIVE in examples[0][1] for examples in shown.values()]
+    assert 15 < sum(first) < 45  # either verdict may stand last
+    assert {example for examples in shown.values() for example in examples} == set(STORIES.judge_examples)
+    assert ENGLISH.examples_for("request 1") == ()
+
+
+@pytest.mark.parametrize("prompts", [EQUATIONS, STORIES])
+def test_examples_are_asked_as_a_step_is_and_end_with_what_they_find(prompts):
+    for request, reply in prompts.judge_examples:
+        asked, last = prompts.for_judge("Q", (), "C"), reply.splitlines()[-2]
+        assert request.startswith(asked[: asked.index("Q")] if "Q" in asked else asked[: asked.index("C")])
+        left, sign, right = last.split()
+        assert (left == right) == (sign == "=") == (POSITIVE in reply) and sign in "=≠"
+        assert parse_verdict(reply) is (left == right)
+
+
+def test_examples_of_stories_solve_their_question():
+    for question, solution in STORIES.solve_examples:
+        values = [int(line.split("=")[1]) for line in solution.splitlines() if "=" in line]
+        problem = Problem("example", question, str(values[-1]), tuple(values))
+        assert exact_labels(problem, teacher_chunks(solution)) == [True] * (len(values) + 1)
+        assert verify(problem.answer, final_answer(solution))

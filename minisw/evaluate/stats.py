@@ -97,6 +97,24 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     return (middle - half, middle + half)
 
 
+def slope(values: Sequence[float]) -> tuple[float, Interval | None]:
+    """The least-squares slope of `values` over 0, 1, 2, …, and its 95% interval; None for fewer than three values.
+
+    The interval assumes independent errors of equal spread (Student's t with n − 2 degrees of freedom).
+    """
+    n, middle = len(values), mean(values)
+    if n < 2:
+        return 0.0, None
+    x = [i - (n - 1) / 2 for i in range(n)]
+    spread = sum(a * a for a in x)
+    trend = sum(a * v for a, v in zip(x, values, strict=True)) / spread
+    if n < 3:
+        return trend, None
+    squares = sum((v - middle - trend * a) ** 2 for a, v in zip(x, values, strict=True))
+    half = T_QUANTILES[min(n - 3, len(T_QUANTILES) - 1)] * math.sqrt(squares / (n - 2) / spread)
+    return trend, (trend - half, trend + half)
+
+
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     """Area under the ROC curve: the share of (positive, negative) pairs in order, ties count half; 0.5 without pairs."""
     positive = [score for score, label in zip(scores, labels, strict=True) if label]

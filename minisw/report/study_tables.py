@@ -57,6 +57,16 @@ HACKING = (
     Column("policy/repeated_chunks", "repeated", columns.share, "Share of chunks that repeat one of their solution."),
 )
 
+LADDER = (
+    Column("rung", "rung"),
+    Column("seed", "seed"),
+    Column("name", "judge"),
+    *pick(columns.JUDGE, "f1", "f1_sampled", "balanced_accuracy", "unparseable", "tokens_per_step"),
+    Column("first_reward", "first reward", columns.share, "Mean reward of the replies in the first step of GRPO."),
+    Column("last_reward", "last", columns.share, "The same in the last step."),
+    Column("trend", "a step adds", columns.difference, "Least-squares slope of the reward over steps.", "trend_interval"),
+)
+
 # --- judges -------------------------------------------------------------------------------------------------------------
 
 FIGURES = {  # how the figures of contrasts are called; those that are sampled make no claim of their own
@@ -155,10 +165,34 @@ def selection_table(folders: Sequence[Path]) -> str:
     return "\n".join(render(shown, rows) for shown, rows in wanted if rows)
 
 
+# --- the ladder ----------------------------------------------------------------------------------------------------------
+
+
+def ladder_table(folders: Sequence[Path]) -> str:
+    """Every judge of every rung and seed; then what each run claims about the judges."""
+    found = read_study(folders)
+    rows = [
+        [
+            f"{row['rung']}, seed {row['seed']}",
+            f"`{row['id']}`",
+            columns.difference(row["measured"]),
+            columns.bounds(row["interval"], columns.difference),
+            row["outcome"],
+        ]
+        for row in found.get("claims", [])
+        if row["id"].startswith(("grpo-", "judge-"))
+    ]
+    if not found.get("ladder"):
+        return ""
+    claims = markdown(["run", "claim", "measured", "95%, other problems", "outcome"], rows)
+    return "\n".join([render(LADDER, [[row] for row in found["ladder"]]), *([claims] if rows else [])])
+
+
 STUDY_TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
     "study": study_table,
     "contrasts": contrasts_table,
     "pareto": pareto_table,
     "costs": costs_table,
     "selection": selection_table,
+    "ladder": ladder_table,
 }

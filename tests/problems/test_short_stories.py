@@ -89,7 +89,8 @@ def test_kinds_of_mistakes() -> None:
 
 def test_the_task_reads_its_knobs() -> None:
     task = load_task(ProblemKnobs(source="stories", prompts="stories", max_steps=3, largest=200))
-    longest, shortest = (task.load("train", 40, 0), load_task(ProblemKnobs(source="stories", prompts="stories")).load("train", 40, 0))
+    plain = load_task(ProblemKnobs(source="stories", prompts="stories"))
+    longest, shortest = task.load("train", 40, 0), plain.load("train", 40, 0)
     assert max(len(p.reference) for p in longest) == 3 and max(len(p.reference) for p in shortest) == 2
     assert max(max(p.reference) for p in longest) > 60 >= max(max(p.reference) for p in shortest)
     assert task.exact_labels(LENA, ["25 + 13 = 39"]) == [False] and task.teacher("1\n2") == ["1\n", "2"]

@@ -149,7 +149,8 @@ def build_tokenizer(seed: int = 0, sample: int = 30_000) -> PreTrainedTokenizerF
     splitter = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
     streams = chats(seed + 1, FIRST), chats(seed + 1, SECOND)
     texts = [text for stream in streams for _ in range(sample) for turn in next(stream) for text in turn]
-    texts += list(vars(prompts.ARITHMETIC).values()) + ["user assistant system (nothing)", prompts.POSITIVE, prompts.NEGATIVE]
+    texts += [text for text in vars(prompts.ARITHMETIC).values() if isinstance(text, str)]  # its examples are empty tuples
+    texts += ["user assistant system (nothing)", prompts.POSITIVE, prompts.NEGATIVE]
     for text in texts:
         words.update(piece for piece, _ in splitter.pre_tokenize_str(text))
     words |= {w[1:] for w in words if len(w) > 2 and w[0] == " "}
