@@ -74,8 +74,8 @@ class FakeLM:
     def decode(self, ids: Sequence[int]) -> str:
         return self._bpe.decode(list(ids)) if self._bpe else "".join(chr(i) for i in ids if i != EOS)
 
-    def chat(self, user: str, reply: str = "") -> list[int]:
-        return self.encode(f"{ASK}{user}{REPLY}{reply}")
+    def chat(self, user: str, reply: str = "", earlier: Sequence[Sequence[str]] = ()) -> list[int]:
+        return self.encode("".join(f"{ASK}{asked}{REPLY}{replied}" for asked, replied in (*earlier, (user, reply))))
 
     @contextlib.contextmanager
     def using(self, name: str | None) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from fakes import CUT, EOS, PROMPTS, FakeLM, FakeSampler, merging_tokenizer
+from fakes import ASK, CUT, EOS, PROMPTS, REPLY, FakeLM, FakeSampler, merging_tokenizer
 
 from minisw.chunks import tag
 from minisw.engine.requests import Request
@@ -323,3 +323,13 @@ def test_with_a_request_the_policy_reads_the_analysis_and_solves_anew(adapter, s
     assert policy.rewrites and call.adapter == adapter and call.sampling == policy.sampling
     assert call.texts == [f"<user>REFINE {solve} What is 1+2?|one. two, \\boxed{{9}}|two,|because<reply>"]
     assert new.chunks == ("\\boxed{3}",) and new.correct and new.prompt_tokens == len(call.texts[0])
+
+
+def test_only_the_base_is_shown_solved_examples():
+    prompts = dataclasses.replace(PROMPTS, solve_examples=(("SOLVE 1+1?", "2"), ("SOLVE 2+3?", "5")))
+    lm = FakeLM("policy")
+    base, policy = (Policy(lm, None, prompts, PolicyKnobs(), adapter) for adapter in (None, "policy"))
+    shown = "".join(f"{ASK}SOLVE {asked}{REPLY}{reply}" for asked, reply in (("1+1?", "2"), ("2+3?", "5"), ("4+4?", "")))
+    assert lm.decode(base.prompt("4+4?")) == shown
+    assert lm.decode(policy.prompt("4+4?")) == f"{ASK}SOLVE-CHUNKED 4+4?{REPLY}"
+    assert lm.decode(base.path_ids("4+4?", ["8"])) == shown + "8"

@@ -8,8 +8,8 @@ from fakes import CUT, FakeLM, FakeSampler, fake_run, fake_task
 
 from minisw.chunks import tag
 from minisw.labels import RULES, label, load_steps
-from minisw.recipe import AnnotateKnobs, PolicyKnobs, ProblemKnobs, Recipe
-from minisw.records import AnnotatedSolution, Problem, Solution, read_jsonl
+from minisw.recipe import MADE, AnnotateKnobs, PolicyKnobs, ProblemKnobs, Recipe
+from minisw.records import AnnotatedSolution, BenchItem, Problem, Solution, read_jsonl
 from minisw.stages import annotate
 
 TRAIN = [Problem(f"train-{i}", f"TRAIN{i}?", str(10 + i)) for i in range(6)]
@@ -178,6 +178,25 @@ def test_published_labels_need_no_rollouts(tmp_path):
     assert all(step.label is given[step.question][len(step.history)] for step in steps)
     assert {step.label for step in steps} == {True, False}
     assert metrics(run)["source"] == str(source) and metrics(run)["rules"][0]["positives"] == pytest.approx(0.75)
+
+
+def made(split, count, seed):
+    """Solutions of two chunks; every third is wrong, at its first or its second chunk."""
+    assert seed == RECIPE.seed
+    return [BenchItem(f"{split}{i}", f"{split} {i}?", ("a", "b"), -1 if i % 3 else i // 3 % 2, bool(i % 3)) for i in range(count)]
+
+
+def test_made_solutions_bring_their_labels(tmp_path):
+    knobs = dataclasses.replace(RECIPE.annotate, source=MADE, max_solutions=12)
+    run = make_run(tmp_path, dataclasses.replace(RECIPE, annotate=knobs), dataclasses.replace(TASK, made=made))
+    assert run.sampler.calls == []
+    for split, count in (("train", 12), ("validation", 3)):
+        steps = load_steps(run.folder / "annotate", split, knobs)
+        labels = {(item.question, i): item.label < 0 or i < item.label for item in made(split, count, 3) for i in (0, 1)}
+        assert {(step.question, len(step.history)): step.label for step in steps}.items() <= labels.items()
+        assert [s.correct for s in annotated(run, split)] == [bool(i % 3) for i in range(count)]
+        assert len(steps) == sum(1 if item.label == 0 else 2 for item in made(split, count, 3))  # up to the first error
+    assert metrics(run)["source"] == MADE
 
 
 def with_labels(exact_labels):

@@ -342,6 +342,21 @@ def test_processbench_parts_are_averaged_and_nothing_is_sampled(tmp_path, new_lm
     run._lock.close()
 
 
+def test_a_task_that_makes_solutions_is_measured_on_them(tmp_path, new_lm):
+    chunks, labels = (("1+1=2. ",), ("1+1=99. ",)), (-1, 0)
+
+    def make(split, count, seed):
+        assert (split, seed) == ("test", RECIPE.seed)
+        return [BenchItem(f"made-{i}", f"made {i}?", chunks[i % 2], labels[i % 2], i % 2 == 0) for i in range(count)]
+
+    run, _ = make_run(tmp_path, new_lm, make_task=lambda task: Task("made", task.prompts, task.load, made=make))
+    evaluate.run_stage(run)
+    found = {row["id"]: row for row in metrics(run)["rows"]}
+    assert metrics(run)["items"] == RECIPE.evaluate.solutions == 3 and found["stepwiser"]["f1"] == 1
+    assert not calls(run, "policy", sampled=True)
+    run._lock.close()
+
+
 def test_a_file_with_judgments_of_other_items_is_refused(tmp_path, new_lm):
     run, _ = make_run(tmp_path, new_lm)
     (run.folder / "evaluate").mkdir()
