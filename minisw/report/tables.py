@@ -9,6 +9,7 @@ A document marks a table with its name and run folders; `update` writes what sta
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -144,6 +145,18 @@ def search_table(folders: Sequence[Path]) -> str:
     return "\n".join(tables)
 
 
+def replies_table(folders: Sequence[Path]) -> str:
+    """The steps of the first run's showcase up to the first error, with the judge's whole replies before and after GRPO."""
+    rows = []
+    for solution in read_json(folders[0] / "evaluate" / "showcase.json") or []:
+        wrong = next((i for i, chunk in enumerate(solution["chunks"]) if chunk["label"] is False), len(solution["chunks"]))
+        for chunk in solution["chunks"][: wrong + 1]:
+            texts = (solution["question"], chunk["text"], chunk["before"]["analysis"], chunk["analysis"])
+            question, step, before, after = ("<br>".join(html.escape(t.strip(), quote=False).split("\n")) for t in texts)
+            rows.append([question, step, "right" if chunk["label"] else "wrong", before, after])
+    return markdown(["problem", "step", "label", "before GRPO", "after GRPO"], rows) if rows else ""
+
+
 TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
     "claims": claims_table,
     "summary": summary_table,
@@ -152,7 +165,9 @@ TABLES: dict[str, Callable[[Sequence[Path]], str]] = {
     "judges": judges_table,
     "pass": pass_table,
     "search": search_table,
+    "replies": replies_table,
 }
+ONLY_IN_DOCUMENTS = ("summary", "replies")
 
 
 def all_tables(folders: Sequence[Path]) -> list[str]:
@@ -163,7 +178,7 @@ def all_tables(folders: Sequence[Path]) -> list[str]:
     if (folders[0] / "results.json").exists():
         return [found for found in (table(folders) for table in STUDY_TABLES.values()) if found]
     tested = any(claim["measured"] is not None for claim in pool(folders))
-    names = [name for name in TABLES if name != "summary" and (name != "claims" or tested)]
+    names = [name for name in TABLES if name not in ONLY_IN_DOCUMENTS and (name != "claims" or tested)]
     return [table for table in (TABLES[name](folders) for name in names) if table]
 
 

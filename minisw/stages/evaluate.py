@@ -70,7 +70,7 @@ def run_stage(run: Run) -> None:
         "differences": differences_of(run, items, predictions),
         "differences_sampled": differences_of(run, items, sampled_predictions),
     }
-    write_json(folder / "showcase.json", showcase(items, judgments[STEPWISER]))
+    write_json(folder / "showcase.json", showcase(items, judgments[STEPWISER], judgments[UNTRAINED]))
     write_json(folder / "metrics.json", {"rows": rows, **differences, "gain_of_votes": gains, "pass": passes, **counts})
 
 
@@ -190,8 +190,13 @@ def habits(run: Run, judgments: Sequence[Sequence[Judgment]]) -> dict:
 # --- for the report ------------------------------------------------------------------------------------------------------
 
 
-def showcase(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]) -> list[dict]:
-    """Up to three solutions for the report: one whose first error was found, one right one that passed, and one miss."""
+def showcase(
+    items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], untrained: Sequence[Sequence[Judgment]]
+) -> list[dict]:
+    """Up to three solutions for the report: one whose first error was found, one right one that passed, and one miss.
+
+    Each step has the judge's reply, and that of the untrained judge, "before".
+    """
     kinds = (
         lambda item, prediction: item.label >= 0 and prediction == item.label,
         lambda item, prediction: item.label < 0 and prediction == -1,
@@ -201,12 +206,12 @@ def showcase(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]]
     picked: list[int] = []
     for fits in kinds:
         picked += [n for n, item in enumerate(items) if n not in picked and fits(item, predictions[n])][:1]
-    return [_shown(items[n], judgments[n]) for n in picked]
+    return [_shown(items[n], judgments[n], untrained[n]) for n in picked]
 
 
-def _shown(item: BenchItem, judgments: Sequence[Judgment]) -> dict:
+def _shown(item: BenchItem, judgments: Sequence[Judgment], untrained: Sequence[Judgment]) -> dict:
     chunks = []
-    for i, (step, judgment) in enumerate(zip(item.steps(), judgments, strict=True)):
+    for i, (step, judgment, before) in enumerate(zip(item.steps(), judgments, untrained, strict=True)):
         known = item.label < 0 or i <= item.label
         chunks.append(
             {
@@ -215,6 +220,7 @@ def _shown(item: BenchItem, judgments: Sequence[Judgment]) -> dict:
                 "analysis": judgment.analysis,
                 "p_positive": judgment.p_positive,
                 "label": step.label if known else None,
+                "before": {"verdict": before.verdict, "analysis": before.analysis},
             }
         )
     return {"question": item.question, "correct": item.final_correct, "chunks": chunks}

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from minisw.cpu import fast_bf16
 from minisw.judges.rejection_sampled import REJECTION_SAMPLED
 from minisw.judges.stepwiser import STEPWISER
 from minisw.problems.arithmetic import pretraining
 from minisw.study.base import Arm, Change, Study, with_knobs
 
 REDO_SHARES = (0.0, 0.02, 0.06, 0.18, 0.40)
-HABIT_TOKENS = 4_000_000
+HABIT_TOKENS = 2_000_000
 
 
 def _base_with(redo: float) -> Change:
@@ -32,8 +33,8 @@ def make_bases(folder: Path, console: Console) -> None:
         out = folder / f"redo-{redo:g}"
         if not pretraining.finished(out):
             console.print(f"pretraining the base with redo at {redo:.0%}")
-            knobs = pretraining.Pretraining(out, start=start, second_tokens=HABIT_TOKENS, **habit_shares(redo), overwrite=True)
-            pretraining.train(knobs)
+            options = {"second_tokens": HABIT_TOKENS, "compile": fast_bf16(), "overwrite": True}
+            pretraining.train(pretraining.Pretraining(out, start=start, **options, **habit_shares(redo)))
 
 
 HABITS = Study(

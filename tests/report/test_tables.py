@@ -277,3 +277,21 @@ def test_claims_of_studies_stand_below_those_of_the_runs(tmp_path):
     text = "\n".join(tables.all_tables([tmp_path / "study"]))
     assert "as it is" in text and text.count("`first-helps`") == 2 and "segment" not in text
     assert "first-helps in words" in tables.summary_table([tmp_path / "study"])
+
+
+def test_replies_before_and_after_stand_side_by_side_up_to_the_first_error(tmp_path):
+    def chunk(name, label):
+        return {"text": f"{name}\n", "label": label, "analysis": f"after|{name}\n<b>", "before": {"analysis": f"before\n{name}"}}
+
+    showcase = [
+        {"question": "Q0?", "chunks": [chunk("a", True), chunk("b", False), chunk("c", None)]},
+        {"question": "Q1?", "chunks": [chunk("d", True)]},
+    ]
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "showcase.json").write_text(json.dumps(showcase))
+    lines = tables.replies_table([tmp_path]).splitlines()
+    assert lines[2:] == [
+        rf"| Q{q}? | {name} | {label} | before<br>{name} | after\|{name}<br>&lt;b&gt; |"
+        for q, name, label in ((0, "a", "right"), (0, "b", "wrong"), (1, "d", "right"))
+    ]
+    assert tables.replies_table([tmp_path / "nothing"]) == ""

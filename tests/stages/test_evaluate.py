@@ -380,6 +380,9 @@ def test_the_showcase_has_one_find_one_pass_and_one_miss():
     items = [BenchItem(str(i), f"{i}?", ("a", "b"), label, label < 0) for i, label in enumerate((1, 1, -1, -1, 0))]
     verdicts = [(True, True), (True, False), (True, True), (True, True), (False, True)]
     made = [[Judgment(v) for v in row] for row in verdicts]
-    assert [s["question"] for s in evaluate.showcase(items, made)] == ["1?", "2?", "0?"]
-    assert evaluate.showcase(items, made)[2]["chunks"][1]["label"] is False
-    assert [s["question"] for s in evaluate.showcase(items[3:4], made[3:4])] == ["3?"]
+    before = [[Judgment(None, f"{n}.{i}") for i in range(len(own))] for n, own in enumerate(made)]
+    shown = evaluate.showcase(items, made, before)
+    assert [s["question"] for s in shown] == ["1?", "2?", "0?"] and shown[2]["chunks"][1]["label"] is False
+    for n, solution in zip((1, 2, 0), shown, strict=True):
+        assert [c["before"] for c in solution["chunks"]] == [{"verdict": None, "analysis": j.analysis} for j in before[n]]
+    assert [s["question"] for s in evaluate.showcase(items[3:4], made[3:4], before[3:4])] == ["3?"]
