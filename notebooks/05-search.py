@@ -10,18 +10,17 @@
 # All searches come from the finished run that `open_run()` opens. One cell, with the tag *live*, searches itself.
 
 # %%
-import dataclasses
 import itertools
 
 from IPython.display import Markdown
 
 import minisw
 from minisw import show
-from minisw.evaluate.metrics import score, step_accuracies, steps_until_error
+from minisw.evaluate.metrics import step_accuracies, steps_until_error
 from minisw.evaluate.stats import mean, paired_bootstrap
 from minisw.pictures import pareto_front, pareto_points
 from minisw.pictures import search as pictures
-from minisw.records import Judgment, Problem, Proposal, flat
+from minisw.records import Judgment, Problem, Proposal
 from minisw.saved_run import study_results
 from minisw.search import budget, theory
 from minisw.search.baselines import vote_answers
@@ -29,7 +28,8 @@ from minisw.search.chunk_reset import Retries, chunk_reset
 
 # %%
 run = minisw.open_run()
-problems = run.task.load("test", run.recipe.problems.test, run.seed)[: run.recipe.search.problems]
+loaded = run.task.load("test", run.recipe.problems.test, run.seed)
+problems = loaded[: run.recipe.search.problems]
 tries = {name: run.records(f"search/{name}-tries") for name in ("chunk-reset", "random")}
 answers = {name: run.records(f"search/{name}") for name in ("chunk-reset", "best-of-n", "random")}
 drawn = run.records("search/samples")
@@ -53,7 +53,7 @@ show.source(chunk_reset)
 
 # %%
 def scripted(plan):
-    """A policy that proposes the texts of plan[i] as chunk i, one after another, again and again."""
+    """A policy that proposes the texts of plan[i] as chunk i, one after another, in a circle."""
     queues = [itertools.cycle(own) for own in plan]
 
     def propose(questions, paths, seed):
@@ -212,8 +212,8 @@ ratio = reset["tokens"] / plain["tokens"]
 show.picture(
     pictures.token_bars(rows),
     f"Stacked bars of tokens a problem: plain sampling {plain['tokens']:.0f}, chunk-reset "
-    f"{reset['tokens']:.0f}, of which {reset['judge_tokens']:.0f} are the judge's: {ratio:.1f} times "
-    "as many. Vote and best of N cost the same.",
+    f"{reset['tokens']:.0f}, of which {reset['judge_tokens']:.0f} are the judge's: {ratio:.1f} "
+    "times as many. Vote and best of N cost the same.",
 )
 
 # %% [markdown]
@@ -378,7 +378,7 @@ if study and study.get("judges"):
     ylabel = "accuracy of chunk-reset"
 best = max(shown, key=lambda name: shown[name][1])
 show.picture(
-    pictures.judge_scatter(shown, "first-error F1", ylabel, f"“{best}” is worth most in a search"),
+    pictures.judge_scatter(shown, "first-error F1", ylabel, f"“{best}” is worth most"),
     f"A point for each of {len(shown)} judges, F1 against the {ylabel}: the highest is {best} with "
     f"{shown[best][1]:.2f}, the lowest has {min(y for _, y in shown.values()):.2f}.",
 )
@@ -400,7 +400,8 @@ show.picture(
 # ## 7 Accuracy against all tokens
 #
 # Every method is a point: tokens a problem, accuracy. A point is on the *Pareto front* if no cheaper point reaches its
-# accuracy. A vote can be bought at any budget, so it is a curve; it is bought here with `vote_answers`.
+# accuracy. A vote can be bought at any budget, so it is a curve; `vote_answers` takes as many samples as a budget pays
+# for. If the study `search` has been run, the picture shows its budgets and all methods; otherwise those of the run.
 
 # %%
 show.source(vote_answers)
@@ -419,27 +420,29 @@ for own in toys:
 
 
 # %%
-def pareto_row(arm: str, found, multiple: float) -> dict:
+def point_of(arm: str, found, multiple: float) -> dict:
     """One point, in the form of the study's rows."""
     spent = mean([a.policy_tokens + a.judge_tokens for a in found])
     accuracy = mean([a.correct for a in found])
-    return {"arm": arm, "split": "test", "multiple": multiple, "tokens": spent, "accuracy": accuracy}
+    row = {"arm": arm, "split": "test", "multiple": multiple}
+    return {**row, "tokens": spent, "accuracy": accuracy}
 
 
 votes = {n: vote_answers(samples, round(n * plain["tokens"] * len(problems))) for n in (2, 4, 8)}
 small = [
-    {**pareto_row("plain", votes[2], 1), "tokens": plain["tokens"], "accuracy": plain["accuracy"]},
-    *(pareto_row("majority", own, n) for n, own in votes.items()),
-    pareto_row("chunk_reset", answers["chunk-reset"], 8),
-    pareto_row("best_of_n", answers["best-of-n"], 8),
-    pareto_row("random_rejection", answers["random"], 1),
+    {**point_of("plain", votes[2], 1), "tokens": plain["tokens"], "accuracy": plain["accuracy"]},
+    *(point_of("majority", own, n) for n, own in votes.items()),
+    point_of("chunk_reset", answers["chunk-reset"], 8),
+    point_of("best_of_n", answers["best-of-n"], 8),
+    point_of("random_rejection", answers["random"], 1),
 ]
-measured = (study or {}).get("pareto") or small
-print("from the study" if measured is not small else "small version, from the shipped run")
+wanted = ("test", "hard")  # the study has validation problems too; they only choose
+measured = [row for row in (study or {}).get("pareto", []) if row["split"] in wanted]
+print("the study's results" if measured else "the small version, from the run")
+measured = measured or small
 
 # %%
-split = measured[0]["split"]
-front = pareto_front(pareto_points(measured, split))
+front = pareto_front(pareto_points(measured, "test"))
 ends = [f"{arm.replace('_', ' ')} {y:.2f} with {x:.0f} tokens" for x, y, arm in front]
 show.picture(
     pictures.pareto(measured),

@@ -167,8 +167,11 @@ def majority_curves(curves: Mapping[str, Sequence[dict]]) -> Figure:
     return figure
 
 
-def cost_panels(panels: Mapping[str, Mapping[str, Sequence[Point]]], title: str) -> Figure:
-    """A panel for each cost (its name, the x axis): F1 with its interval against the cost, points of a judge joined."""
+def cost_panels(panels: Mapping[str, Mapping[str, Sequence[Point]]]) -> Figure:
+    """A panel for each cost (its name, the x axis): F1 with its interval against the cost, points of a judge joined.
+
+    The title compares the two ends of the curve of the judge that reaches the best F1; the cost is that of the last panel.
+    """
     figure, axes = canvas(9.5, 3.8, len(panels), sharey=True)
     for axis, (cost, judges) in zip(axes, panels.items(), strict=True):
         for number, (judge, points) in enumerate(judges.items()):
@@ -177,7 +180,12 @@ def cost_panels(panels: Mapping[str, Mapping[str, Sequence[Point]]], title: str)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("first-error F1")
     axes[-1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.suptitle(title)
+    first, last = list(panels)[0], list(panels)[-1]
+    best = max(panels[first], key=lambda judge: max(f1 for _, f1, _ in panels[first][judge]))
+    (few, low, _), (many, high, _) = min(panels[first][best]), max(panels[first][best])
+    costs = [x for x, _, _ in panels[last][best]]
+    share, cost = f"1/{many / few:.0f} of the {first}", f"1/{max(costs) / min(costs):.1f} of the cost"
+    figure.suptitle(f"{best} with {share}: F1 {low - high:+.2f}, at {cost}")
     return figure
 
 

@@ -9,6 +9,7 @@ from minisw.evaluate.stats import wilson
 from minisw.pictures import COLOURS, MARKERS, canvas, pareto_curves, pareto_front, pareto_points
 from minisw.pictures.judges import STYLES
 from minisw.pictures.steps import NEGATIVE, POSITIVE, SIGNS
+from minisw.report.study_tables import SPLITS
 from minisw.search.theory import Rates, kept_right
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def judge_scatter(points: Mapping[str, tuple[float, float]], xlabel: str, ylabel
 
 
 def pareto(rows: Sequence[dict]) -> Figure:
-    """`pareto_curves` with its finding as a title, the first and the last point of the front on the first split, and plain ticks.
+    """`pareto_curves` with its finding as a title, the ends of the front in the first panel, and plain ticks.
 
     A row has `arm` (the method), `split`, `multiple` (of the cheapest budget), `tokens` and `accuracy`.
     """
@@ -165,7 +166,7 @@ def pareto(rows: Sequence[dict]) -> Figure:
         limits = axis.get_xlim()
         axis.set(xticks=ticks, xticklabels=[str(tick) for tick in ticks], xlim=limits)
         axis.minorticks_off()
-    front = pareto_front(pareto_points(rows, rows[0]["split"]))
+    front = next(filter(None, (pareto_front(pareto_points(rows, split)) for split in SPLITS)))
     ends = [f"{arm.replace('_', ' ')} ({x:.0f} tokens, {accuracy:.2f})" for x, accuracy, arm in (front[0], front[-1])]
     figure.suptitle(f"The Pareto front begins with {ends[0]}\nand ends with {ends[1]}", fontsize=11)
     return figure
