@@ -688,23 +688,23 @@ printed = evaluate("both.jsonl", "--compare", "stepwiser.jsonl").split("\n\n")
 print(printed[0], printed[-1], sep="\n\n")
 
 # %%
-tables = evaluate("both.jsonl", "--compare", "stepwiser.jsonl", "--json")
-figures = json.loads(tables)
-compared = {"both cheap judges": figures, "StepWiser, all labels": figures["compared_with"]}
-bars = {}
-for name, key, total in (
-    ("error found", "accuracy_error", sum(label >= 0 for label in truth)),
-    ("right solution passed", "accuracy_correct", sum(label < 0 for label in truth)),
-):
-    bars[name] = {judge: (round(own[key] * total), total) for judge, own in compared.items()}
-gap, (low, high) = (figures["differences"][0][key] for key in ("measured", "interval"))
+of_both = [metrics.predict([verdict for verdict, _ in own]) for own in both]
+gap, (low, high) = metrics.f1_difference(items, of_both, predicted["stepwiser"], run.seed, 1000)
+errors = sum(label >= 0 for label in truth)
+bars, f1 = {"error found": {}, "right solution passed": {}}, {}
+for name, own in {"both cheap": of_both, "StepWiser, all labels": predicted["stepwiser"]}.items():
+    shares = metrics.accuracies(truth, own)
+    for bar, part, total in zip(bars.values(), shares, (errors, len(truth) - errors), strict=True):
+        bar[name] = (round(part * total), total)
+    f1[name] = metrics.f1_official(truth, own)
+said = ", ".join(f"{name} {value:.2f}" for name, value in f1.items())
 show.picture(
     pictures.grouped_shares(
         bars, "share of the solutions",
         f"F1 of both cheap judges minus StepWiser's: {gap:+.2f} ({low:+.2f} to {high:+.2f})",
     ),
-    f"Errors found and right solutions passed by two judges: both cheap judges together have an F1 "
-    f"of {figures['f1']:.2f}, StepWiser with all labels {figures['compared_with']['f1']:.2f}.",
+    f"Errors found and right solutions passed by two cheap judges together, and by StepWiser with "
+    f"all labels. First-error F1: {said}.",
 )  # fmt: skip
 
 # %% [markdown]

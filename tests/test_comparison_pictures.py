@@ -21,7 +21,7 @@ COSTS = {
     "labels": {"A": [(100, 0.9, (0.8, 1.0)), (10, 0.8, (0.7, 0.9))], "B": [(100, 0.3, (0.2, 0.4))]},
     "tokens": {"A": [(5000, 0.9, (0.8, 1.0)), (2000, 0.8, (0.7, 0.9))], "B": [(4000, 0.3, (0.2, 0.4))]},
 }
-DRAWS = {"paired": [i / 100 for i in range(11)], "not paired": [i / 50 for i in range(11)]}
+DRAWS = {"paired": [i / 100 for i in range(21)], "not paired": [i / 50 for i in range(21)]}
 GROUPS = {"right": {"no": (3, 4), "yes": (4, 4)}, "wrong": {"no": (0, 0), "yes": (1, 2)}}
 
 
@@ -125,9 +125,9 @@ def test_the_title_names_the_judge_whose_kinds_of_f1_differ_most():
 
 def test_the_interval_of_differences_is_that_of_the_draws():
     figure = FIGURES["differences"]()
-    assert title_of(figure) == "The interval is 0.09 wide if paired, 0.19 if not paired"
+    assert title_of(figure) == "The interval is 0.19 wide if paired, 0.38 if not paired"
     ends = [tuple(round(float(x), 4) for x in line.get_xdata()) for line in figure.axes[0].lines[:2]]
-    assert ends == [(0.0025, 0.0975), (0.005, 0.195)]
+    assert ends == [(0.005, 0.195), (0.01, 0.39)]
 
 
 def test_reliability_has_the_share_and_the_count_of_each_bin():

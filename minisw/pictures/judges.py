@@ -94,7 +94,7 @@ def difference_histograms(draws: Mapping[str, Sequence[float]], measured: float)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0f}" if value >= 0 else "")
     first, last = list(draws)[0], list(draws)[-1]
     axis.set_title(f"The interval is {widths[0]:.2f} wide if {first}, {widths[-1]:.2f} if {last}")
-    axis.legend(fontsize=9)
+    axis.legend(fontsize=9, loc="upper right")
     return figure
 
 
