@@ -18,6 +18,7 @@ from minisw.runs import RunFolder
 from minisw.stages.evaluate import bench_items
 
 RUN_VARIABLE = "MINISW_RUN"  # names the folder that `open_run()` opens
+STUDY_VARIABLE = "MINISW_STUDY"  # names the folder of a study, or of several, for `study_results`
 KINDS = (  # which records a file of a run folder holds; the first pattern counts
     ("segment/*", Solution),
     ("annotate/*-solutions", Solution),
@@ -112,3 +113,24 @@ def open_run(folder: Path | str | None = None) -> SavedRun:
     if not (folder / "recipe.json").is_file():
         raise ValueError(f"{folder} holds no run: it has no recipe.json")
     return SavedRun(Recipe.from_json(folder / "recipe.json"), folder)
+
+
+def study_results(name: str) -> dict | None:
+    """What a study measured, its results.json (`study_results("search")["pareto"]`), or None if it has not been run.
+
+    Looked for in the folder that the environment variable MINISW_STUDY names, which is the study's own or holds it as a folder
+    `name`; without the variable in data/results/study of the checkout, or its copy in an installed package. Raises ValueError
+    if the variable names no folder.
+    """
+    package = Path(__file__).resolve().parent
+    folders = [package.parent / "data" / "results" / "study", package / "data" / "study"]
+    if own := os.environ.get(STUDY_VARIABLE):
+        if not Path(own).is_dir():
+            raise ValueError(f"{STUDY_VARIABLE} names {own}, which is no folder: give the --out of a --study")
+        folders = [Path(own)]
+    for path in [path for folder in folders for path in (folder / name / "results.json", folder / "results.json")]:
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found.get("study") == name:
+                return found
+    return None

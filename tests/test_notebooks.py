@@ -218,7 +218,7 @@ def test_a_notebook_is_executed_in_a_fresh_kernel(folder):
 
 def test_the_notebooks_of_the_repository_are_in_order():
     paths = sorted(notebooks.FOLDER.glob("[0-9]*.py"))
-    assert {"00-tour", "02-annotate", "03-grpo-judge"} <= {path.stem for path in paths}
+    assert {"00-tour", "02-annotate", "03-grpo-judge", "04-other-judges", "05-search"} <= {path.stem for path in paths}
     assert [sentence for path in paths for sentence in notebooks.structure(path)] == []
     copies = [path for path in paths if path.with_suffix(".ipynb").is_file()]
     assert [sentence for path in copies for sentence in notebooks.pairing(path)] == []

@@ -6,9 +6,9 @@
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; every series also has a marker of its own, and lines are
 dashed where markers begin anew. A picture's finding stands in its title or its alt text, written from the numbers.
 
-The figures of the notebooks are functions of records and metrics too: `steps` (solutions, verdicts, search), `values` (§3.2) and
-`training` (§3.3). No text is smaller than 9 points, and no meaning is in a colour alone: signs, numbers, hatches and markers say
-the same.
+The figures of the notebooks are functions of records and metrics too: `steps` (solutions, verdicts, search), `values` (§3.2),
+`training` (§3.3), `judges` (how judges compare) and `search` (§4.4). No text is smaller than 9 points, and no meaning is in a
+colour alone: signs, numbers, hatches and markers say the same.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def pareto_curves(rows: Sequence[dict]) -> Figure:
         axis.set(xscale="log", xlabel="tokens of policy and judge a problem", ylim=(0, 1), title=title)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("accuracy")
-    axes[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[0][-1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -131,6 +131,25 @@ def test_an_installed_package_has_the_run_inside_it(tmp_path, monkeypatch):
         assert saved_run.shipped_folder() == folder
 
 
+def test_the_results_of_a_study_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.delenv("MINISW_STUDY", raising=False)
+    package = tmp_path / "site" / "minisw"
+    monkeypatch.setattr(saved_run, "__file__", str(package / "saved_run.py"))
+    assert saved_run.study_results("search") is None
+    for number, folder in enumerate((package / "data" / "study", tmp_path / "site" / "data" / "results" / "study")):
+        for name in ("search", "habits"):
+            (folder / name).mkdir(parents=True)
+            write_json(folder / name / "results.json", {"study": name, "rows": [number]})
+        assert saved_run.study_results("search") == {"study": "search", "rows": [number]}  # a checkout's own count more
+    own = tmp_path / "own"
+    monkeypatch.setenv("MINISW_STUDY", str(own))
+    with pytest.raises(ValueError, match=f"MINISW_STUDY names {own}, which is no folder"):
+        saved_run.study_results("search")
+    own.mkdir()
+    write_json(own / "results.json", {"study": "search", "rows": ["own"]})
+    assert saved_run.study_results("search")["rows"] == ["own"] and saved_run.study_results("habits") is None
+
+
 def test_the_run_that_ships_is_small_and_is_read_back():
     run = minisw.open_run(SHIPPED)
     assert ship.size(SHIPPED) <= ship.LIMIT
