@@ -199,7 +199,7 @@ ways = {
 }
 sizes = ", ".join(f"{name} {len(parts)}" for name, parts in ways.items())
 show.picture(
-    step_pictures.cuts(ways, f"One solution: {sizes}"),
+    step_pictures.cuts(ways, f"{len(example.chunks)} chunks are {len(ways['line breaks'])} lines"),
     f"The solution of section 1 cut in four ways, as rows of numbered boxes. Parts: {sizes}.",
 )
 
@@ -270,10 +270,16 @@ roles = [
 ]
 
 # %%
-words = [
-    [tokenizer.decode([i], skip_special_tokens=False).replace("\n", "↵") for i in row]
-    for row in ids.tolist()
-]
+signs = {"<|endoftext|>": "[pad]", "<|im_end|>": "[end]", "<|im_start|>": "[start]", "\n": "↵"}
+
+
+def shown(token):
+    """A token as the picture has it: short names for special tokens, an arrow for a line break."""
+    text = tokenizer.decode([token], skip_special_tokens=False)
+    return signs.get(text, text.replace("\n", "↵"))
+
+
+words = [[shown(token) for token in row] for row in ids.tolist()]
 trained = int(target.sum())
 show.picture(
     pictures.target_rows(words, roles),
@@ -372,8 +378,8 @@ show.source(chunk_statistics)
 
 # %%
 long = Solution("long", ("1.\n\n2.\n\n", "3.\n\n4.\n\n5.\n\n6."), None, True)
-short = Solution("short", ("1.\n\n", "2."), None, True)
-for toys in ([long], [long, short], [dataclasses.replace(long, well_formed=False), short]):
+brief = Solution("brief", ("1.\n\n", "2."), None, True)
+for toys in ([long], [long, brief], [dataclasses.replace(long, well_formed=False), brief]):
     ratios = [len(s.chunks) / len(split_blank_lines(s.text)) for s in toys]
     print(f"{chunk_statistics(toys)['ratio']:.2f}, mean {sum(ratios) / len(ratios):.2f}")
 

@@ -101,7 +101,7 @@ def test_kinds_of_a_row_follow_its_targets_and_not_its_tokens():
 def test_trained_tokens_are_underlined_and_counted():
     axis = FIGURES["targets"]().axes[0]
     assert title_of(axis.figure).startswith("4 of 8 positions are trained")
-    assert [tuple(line.get_xdata()) for line in axis.lines] == [(4, 6), (6, 11), (8, 9), (9, 10)]
+    assert [tuple(line.get_xdata()) for line in axis.lines] == [(4, 6), (6, 11), (5, 6), (6, 7)]
     first, *_, last = axis.patches
     assert (first.get_y(), last.get_y()) == (pytest.approx(-0.45), pytest.approx(1.15))  # a gap between two rows
     hatches = {bar.get_hatch() for bar in axis.patches}
@@ -145,6 +145,11 @@ def test_bars_of_luck_are_shares_with_their_counts():
 @pytest.mark.parametrize("score, at", [(0, 0), (0.49, 0), (0.5, 1), (0.7, 2), (0.9, 3), (0.999, 3), (1, 4)])
 def test_a_bin_begins_at_its_edge(score, at):
     assert selection.score_bin(score) == at
+
+
+def test_the_number_of_a_narrow_bar_stands_above_it():
+    axis = selection.luck_bars({"train": (98, 2, 0)}, "title").axes[0]
+    assert [(text.get_text(), text.get_position()[1] < 0) for text in axis.texts] == [("98", False), ("2", True)]
 
 
 def test_scores_are_shares_of_each_kind():

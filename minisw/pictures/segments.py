@@ -32,7 +32,7 @@ def accepted(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     (first, one), (second, other) = list(shares.items())[:2]
     gained = [kind for kind in kinds if other[kind] > one[kind]]
     axis.set_title(f"{second} accepts more than {first} of: {', '.join(gained) or 'no kind of copy'}")
-    axis.legend(fontsize=9)
+    figure.legend(fontsize=9, ncols=2, loc="outside lower center")
     return figure
 
 
@@ -117,5 +117,5 @@ def chunk_counts(counts: Mapping[str, Sequence[int]]) -> Figure:
     (first, own), (second, others) = list(counts.items())[:2]
     axis.set_title(f"{first}: {mean(own):.1f} parts a solution, {second}: {mean(others):.1f}")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=9)
+    axis.legend(fontsize=9, loc="upper right")
     return figure

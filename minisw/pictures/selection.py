@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from minisw.evaluate.stats import Interval
 
 EDGES = (0.5, 0.7, 0.9, 1.0)  # of the bins of scores: below the first, between two of them, and the last one itself
+NARROW = 0.06  # share of a bar that its number does not fit into
 HONEST, LUCKY, WRONG = "right, every chunk right", "right by luck", "wrong answer"
 STYLES = {HONEST: (COLOURS[0], ""), LUCKY: (COLOURS[1], "//"), WRONG: ("#BBBBBB", "..")}
 
@@ -26,11 +27,12 @@ def luck_bars(counts: Mapping[str, tuple[int, int, int]], title: str) -> Figure:
         for (name, (colour, hatch)), count in zip(STYLES.items(), own, strict=True):
             style = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": None if at else name}
             axis.barh(at, count / total, left=start, height=0.7, **style)
+            narrow = count / total < NARROW  # its number stands above the bar
             if count:
-                style = {"ha": "center", "va": "center", "fontsize": 9, "backgroundcolor": "white"}
-                axis.text(start + count / total / 2, at, str(count), **style)
+                style = {"va": "bottom"} if narrow else {"va": "center", "backgroundcolor": "white"}
+                axis.text(start + count / total / 2, at - 0.36 * narrow, str(count), ha="center", fontsize=9, **style)
             start += count / total
-    axis.set(yticks=range(len(counts)), yticklabels=list(counts), xlim=(0, 1), ylim=(len(counts) - 0.5, -0.5))
+    axis.set(yticks=range(len(counts)), yticklabels=list(counts), xlim=(0, 1), ylim=(len(counts) - 0.5, -0.7))
     axis.set(xlabel="share of the solutions (numbers: how many)", title=title)
     figure.legend(fontsize=9, ncols=len(STYLES), loc="outside lower center")
     return figure
