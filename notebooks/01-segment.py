@@ -380,7 +380,7 @@ show.source(chunk_statistics)
 long = Solution("long", ("1.\n\n2.\n\n", "3.\n\n4.\n\n5.\n\n6."), None, True)
 brief = Solution("brief", ("1.\n\n", "2."), None, True)
 for toys in ([long], [long, brief], [dataclasses.replace(long, well_formed=False), brief]):
-    ratios = [len(s.chunks) / len(split_blank_lines(s.text)) for s in toys]
+    ratios = [len(s.chunks) / len(split_blank_lines(s.text)) for s in toys if s.well_formed]
     print(f"{chunk_statistics(toys)['ratio']:.2f}, mean {sum(ratios) / len(ratios):.2f}")
 
 # %%
