@@ -94,7 +94,7 @@ def format_learnt(curve: Sequence[dict], groups: Mapping[str, tuple[int, int, in
             axes[1].errorbar(share, at + 0.24 * number - 0.12, xerr=error, linestyle="none", **style)
             axes[1].annotate(f"{share:.2f}", (share, at + 0.24 * number - 0.12), xytext=(0, 5), textcoords="offset points",
                              fontsize=9, ha="center")  # fmt: skip
-    axes[1].set(yticks=range(len(groups)), yticklabels=list(groups), xlim=(-0.04, 1.04), xlabel="share of the solutions")
+    axes[1].set(yticks=range(len(groups)), yticklabels=list(groups), xlim=(-0.07, 1.07), xlabel="share of the solutions")
     axes[1].set_ylim(len(groups) - 0.5, -0.6)
     figure.legend(fontsize=9, ncols=2, loc="outside lower right")
     (first, *_, all_first), (last, *_, all_last) = list(groups.values())[0], list(groups.values())[-1]
