@@ -112,3 +112,15 @@ def open_run(folder: Path | str | None = None) -> SavedRun:
     if not (folder / "recipe.json").is_file():
         raise ValueError(f"{folder} holds no run: it has no recipe.json")
     return SavedRun(Recipe.from_json(folder / "recipe.json"), folder)
+
+
+def shipped_results(name: str) -> Path:
+    """The folder with the kept results of a run, such as "gsm8k-0.5b", which are files of metrics without records.
+
+    It is in data/results of the checkout, or its copy in an installed package. Raises ValueError if there is none.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "data" / "results" / name, package / "data" / "results" / name):
+        if (folder / "run.json").is_file():
+            return folder
+    raise ValueError(f"the results of {name} are missing: get a complete checkout or wheel")

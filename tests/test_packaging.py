@@ -27,7 +27,7 @@ def python(code: str, *paths: Path, **options) -> str:
 def test_every_package_is_listed():
     folders = {p.parent for p in (ROOT / "minisw").rglob("*.py")}
     names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert {*PROJECT["tool"]["setuptools"]["packages"]} == names | {"minisw.data.base", "minisw.data.run"}
+    assert {*PROJECT["tool"]["setuptools"]["packages"]} == names | {f"minisw.data.{n}" for n in ("base", "results", "run")}
 
 
 def test_the_tools_of_ci_are_pinned_and_installed_by_it():
@@ -81,7 +81,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
         pytest.skip("setuptools is not installed")
     folder = tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("minisw", "data/base", "data/run"):
+    for name in ("minisw", "data/base", "data/results", "data/run"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source" / name)
@@ -101,8 +101,10 @@ def test_a_wheel_carries_all_code_the_embedded_model_the_run_that_ships_and_the_
     assert {f"minisw/data/base/{n}" for n in ("model.safetensors", "tokenizer.json", "config.json")} <= base
     run = {f"minisw/{f.relative_to(ROOT)}" for f in (ROOT / "data" / "run").rglob("*") if f.is_file()}
     assert {f"minisw/data/run/{n}" for n in ("recipe.json", "judges/stepwiser/adapter_model.safetensors")} <= run
-    assert names == code | base | run | {"minisw/py.typed", "minisw/report/style.css"}
-    for name in base | run:
+    kept = {f"minisw/{f.relative_to(ROOT)}" for f in (ROOT / "data" / "results" / "gsm8k-0.5b").rglob("*.json")}
+    assert {f"minisw/data/results/gsm8k-0.5b/{n}" for n in ("run.json", "evaluate/metrics.json")} <= kept
+    assert names == code | base | run | kept | {"minisw/py.typed", "minisw/report/style.css"}
+    for name in base | run | kept:
         assert wheel.read(name) == (ROOT / Path(name).relative_to("minisw")).read_bytes()
 
 

@@ -131,6 +131,18 @@ def test_an_installed_package_has_the_run_inside_it(tmp_path, monkeypatch):
         assert saved_run.shipped_folder() == folder
 
 
+def test_kept_results_are_found_in_a_checkout_and_in_an_installed_package(tmp_path, monkeypatch):
+    assert saved_run.shipped_results("gsm8k-0.5b") == SHIPPED.parent / "results" / "gsm8k-0.5b"
+    package = tmp_path / "site" / "minisw"
+    monkeypatch.setattr(saved_run, "__file__", str(package / "saved_run.py"))
+    with pytest.raises(ValueError, match="the results of own are missing: get a complete checkout or wheel"):
+        saved_run.shipped_results("own")
+    for folder in (package / "data" / "results" / "own", tmp_path / "site" / "data" / "results" / "own"):
+        folder.mkdir(parents=True)
+        write_json(folder / "run.json", {})
+        assert saved_run.shipped_results("own") == folder
+
+
 def test_the_run_that_ships_is_small_and_is_read_back():
     run = minisw.open_run(SHIPPED)
     assert ship.size(SHIPPED) <= ship.LIMIT
