@@ -55,7 +55,8 @@ print(f"{facts['hardware']['cores']} CPU cores, {real['evaluate']['items']} solu
 # A run has two largest moments: a micro-batch of GRPO, which keeps activations for the backward pass, and a full
 # batch of rollouts, which keeps the keys and values of all rows. They take turns, so the run needs the larger one:
 #
-# $$\text{peak} = W + A + \max(\text{activations} + \text{logits},\ \text{merged} + \text{cache} + \text{probabilities})$$
+# $$\text{peak} = W + A + \max(\text{activations} + \text{logits},\
+# \text{merged} + \text{cache} + \text{probabilities})$$
 #
 # $W$ are the weights and $A$ the adapters with gradients and moments of AdamW. The cache has
 # $2 \cdot L \cdot d \cdot b$ bytes a token and row, with $L$ layers, $d$ numbers for the keys of a layer and $b$

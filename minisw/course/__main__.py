@@ -7,7 +7,7 @@
     python -m minisw.course gradebook a2 FOLDER --csv FILE     every submission in a folder; interrupted, it resumes
     python -m minisw.course mutants [a2] [--json FILE]         every wrong version is caught, every relation catches one
     python -m minisw.course ship RUN OUT                       a slim copy of a finished run, such as data/run
-    python -m minisw.course notebooks [--check]                build notebooks/*.ipynb from *.py, or only check them
+    python -m minisw.course notebooks [--check | --compare]    build notebooks/*.ipynb from *.py, check, or execute and compare
 
 Submissions run in a closed process (minisw/verify/remote.py). Where this machine cannot close one, --unsafe does without
 what it lacks.
@@ -96,20 +96,23 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("notebooks")
     command.add_argument("names", nargs="*", help="such as 00-tour; all of them if none is given")
     command.add_argument("--check", action="store_true", help="execute nothing: check structure and pairing")
+    command.add_argument("--compare", action="store_true", help="write no notebook: execute and compare with those that exist")
+    command.add_argument("--folder", type=Path, default=notebooks.FOLDER, help="of the notebooks to compare")
+    command.add_argument("--json", type=Path, help="write time, memory and problems of a comparison here")
     return main
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.command == "ship":
+        print(f"{args.out}: {ship.ship(args.run, args.out) / 1e6:.1f} MB")
+        return 0
+    if args.command == "notebooks":
+        return notebooks.compare(args.names, args.folder, args.json) if args.compare else notebooks.main(args.names, args.check)
     assignments = all_assignments()
     if args.command == "list":
         for a in assignments.values():
             print(f"{a.name}  {a.title}: {len(a.functions)} functions")
         return 0
-    if args.command == "ship":
-        print(f"{args.out}: {ship.ship(args.run, args.out) / 1e6:.1f} MB")
-        return 0
-    if args.command == "notebooks":
-        return notebooks.main(args.names, args.check)
     if args.assignment and args.assignment not in assignments:
         raise ValueError(f"there is no assignment {args.assignment!r}: choose one of {', '.join(assignments)}")
     if args.command == "mutants":
