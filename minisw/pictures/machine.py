@@ -57,7 +57,7 @@ def memory_parts(estimates: Mapping[str, Estimate], cards: Mapping[str, float]) 
 def intervals_beside_zero(differences: Mapping[str, tuple[float, Sequence[float]]]) -> Figure:
     """Differences (measured, 95% interval) as points on a line each, beside the line of no difference.
 
-    A filled marker and "settled" stand where the interval does not hold zero, an empty one and "not settled" where it does.
+    Where the interval holds zero, the marker is empty and "not settled" stands beside it; else "settled".
     """
     figure, (axis,) = canvas(8, 0.6 * len(differences) + 1.3)
     settled = 0
