@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from IPython.display import Markdown
-from transformers import Qwen2Config
 
 import minisw
 from minisw import show
@@ -33,6 +32,9 @@ from minisw.pictures import steps as step_pictures
 from minisw.pictures import training as training_pictures
 
 # %%
+# isort: split
+from transformers import Qwen2Config  # after minisw, which silences a warning
+
 from minisw.presets import PRESETS
 from minisw.problems import load_task, training_problems
 from minisw.problems.own import load_split, read_problems
@@ -172,7 +174,8 @@ show.picture(
 # **Question.** How many labelled solutions would settle a difference as large as the paper's?
 
 # %%
-items, effect = real["evaluate"]["items"], read_json(folder / "claims.json")[2]["paper"]
+claims = {claim["id"]: claim for claim in read_json(folder / "claims.json")}
+items, effect = real["evaluate"]["items"], claims["judge-beats-classifier"]["paper"]
 halves = {name: (high - low) / 2 for name, (_, (low, high)) in differences.items()}
 sizes = {name: pictures.needed_items(items, h, effect) for name, h in halves.items()}
 show.picture(

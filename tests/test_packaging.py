@@ -39,7 +39,7 @@ def test_the_tools_of_ci_are_pinned_and_installed_by_it():
             assert name in pinned, f"{name} has no version in constraints.txt"
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert all(command in script for command in ("ruff check", "lint-imports", "pytest"))
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "notebooks"))
 
 
 def test_the_layers_of_the_linter_name_every_module():

@@ -93,7 +93,7 @@ def execute(path: Path, folder: Path) -> tuple[str, float]:
         raise ValueError(NEEDED) from None
     notebook = nbformat.v4.new_notebook(cells=[*read(path), nbformat.v4.new_code_cell(PEAK)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    options = {"timeout": SECONDS, "kernel_name": "python3", "record_timing": False}
+    options = {"timeout": SECONDS, "startup_timeout": SECONDS, "kernel_name": "python3", "record_timing": False}
     client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **options)
     try:
         client.execute()
