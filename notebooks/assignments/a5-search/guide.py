@@ -59,4 +59,4 @@ for name, marker in {"chunk-reset": "s", "random": "^"}.items():
     point(tokens, [answer.correct for answer in own], marker, name)
 plt.xlabel("sampled tokens of policy and judge a problem")
 plt.ylabel("accuracy, 95% interval")
-plt.legend()
+plt.legend(loc="lower right")
