@@ -123,7 +123,7 @@ def study_results(name: str) -> dict | None:
     if the variable names no folder.
     """
     package = Path(__file__).resolve().parent
-    folders = [package.parent / "data" / "results" / "study", package / "data" / "study"]
+    folders = [package.parent / "data" / "results" / "study", package / "data" / "results" / "study"]
     if own := os.environ.get(STUDY_VARIABLE):
         if not Path(own).is_dir():
             raise ValueError(f"{STUDY_VARIABLE} names {own}, which is no folder: give the --out of a --study")
@@ -134,3 +134,15 @@ def study_results(name: str) -> dict | None:
             if found.get("study") == name:
                 return found
     return None
+
+
+def shipped_results(name: str) -> Path:
+    """The folder with the kept results of a run, such as "gsm8k-0.5b", which are files of metrics without records.
+
+    It is in data/results of the checkout, or its copy in an installed package. Raises ValueError if there is none.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "data" / "results" / name, package / "data" / "results" / name):
+        if (folder / "run.json").is_file():
+            return folder
+    raise ValueError(f"the results of {name} are missing: get a complete checkout or wheel")

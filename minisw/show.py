@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import textwrap
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ def picture(figure: Figure, alt: str) -> Image:
             f"the alt text has {len(alt.strip())} characters: say the picture's finding in {SHORTEST_ALT} to {LONGEST_ALT}"
         )
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    with warnings.catch_warnings():  # the place of a legend is searched, and on a busy machine that is said to be slow
+        warnings.filterwarnings("ignore", message="Creating legend with loc")
+        figure.savefig(buffer, format="png", dpi=DPI)
     plt.close(figure)
     return Image(buffer.getvalue(), format="png", alt=alt.strip())

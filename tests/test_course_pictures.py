@@ -10,9 +10,11 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.text import Text
 
+from minisw.engine.machine import GB
+from minisw.engine.memory import Estimate
 from minisw.evaluate.stats import wilson
 from minisw.labels import label
-from minisw.pictures import COLOURS, canvas, steps, training, values
+from minisw.pictures import COLOURS, canvas, machine, steps, training, values
 from minisw.records import Try
 
 CHUNKS = ["Add.\n12+3=15.", "Cost: $5. " + "long " * 20, "The answer is 15."]
@@ -43,6 +45,9 @@ AGREEMENT = [
 ]
 INTERVALS = {(r["rule"], r["m"]): (r["balanced_agreement"] - 0.1, r["balanced_agreement"] + 0.05) for r in AGREEMENT}
 RATIOS = [0.5, 0.7, 0.9, 1.1]
+SMALL = Estimate(*(GB * n for n in (1, 0.5, 2, 0.25, 3, 0, 0.5)))  # 3.75 to train, 5 to sample
+DIFFERENCES = {"a − b": (0.3, (0.1, 0.5)), "a − c": (0.1, (-0.1, 0.25)), "a − d": (-0.2, (-0.4, -0.1))}
+HALVES = {"a − b": 0.2, "a − c": 0.3}
 FIGURES = {
     "strip": lambda: steps.solution_strip(CHUNKS, "title", [True, False, None]),
     "bare": lambda: steps.solution_strip(CHUNKS, "title"),
@@ -62,6 +67,9 @@ FIGURES = {
     "grid": lambda: values.rules_grid(Q, FOUR),
     "plane": lambda: values.rule_plane(FOUR),
     "agreement": lambda: values.agreement_curves(AGREEMENT, INTERVALS),
+    "memory": lambda: machine.memory_parts({"p": SMALL, "q": SMALL}, {"p": 4, "q": 8}),
+    "zero": lambda: machine.intervals_beside_zero(DIFFERENCES),
+    "halves": lambda: machine.half_widths(60, HALVES, [60, 240, 960], 0.1),
     "counts": lambda: values.label_counts({"all": [True, False, False], "balanced": [True, False]}),
 }
 
@@ -88,7 +96,7 @@ def test_no_text_is_smaller_than_nine_points_and_every_figure_has_a_title(name):
     assert title_of(figure)
 
 
-@pytest.mark.parametrize("name", ["f1", "curves", "along", "spread", "plane", "agreement"])
+@pytest.mark.parametrize("name", ["f1", "curves", "along", "spread", "plane", "agreement", "zero", "halves"])
 def test_series_differ_in_more_than_colour(name):
     figure = FIGURES[name]()
     lines = [line for axis in figure.axes for line in axis.lines if line.get_color() in COLOURS]
@@ -257,3 +265,45 @@ def test_counts_are_of_both_sides():
     assert title_of(figure) == "2 of 3 labels are left"
     legend = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
     assert legend == ["positive (+)", "negative (−)"]
+
+
+# --- a machine of one's own ------------------------------------------------------------------------------------------------
+
+
+def test_bars_of_memory_end_at_the_peaks_and_the_title_counts_what_fits():
+    figure = FIGURES["memory"]()
+    axis = figure.axes[0]
+    assert title_of(figure) == "1 of 2 presets fit their cards"
+    ends = {}
+    for bar in axis.patches:
+        if bar.get_width():
+            row = round(bar.get_y() + bar.get_height() / 2, 2)
+            ends[row] = max(ends.get(row, 0), bar.get_x() + bar.get_width())
+    assert [ends[row] for row in sorted(ends)] == [SMALL.training_peak / GB, SMALL.sampling_peak / GB] * 2
+    assert [round(line.get_xdata()[0], 2) for line in axis.lines] == [3.6, 7.2]
+    labels = [tick.get_text() for tick in axis.get_yticklabels()]
+    assert labels == ["p, training", "p, sampling", "q, training", "q, sampling"]
+    styles = {(bar.get_facecolor(), bar.get_hatch()) for bar in axis.patches if bar.get_width()}
+    assert len(styles) == len({hatch for _, hatch in styles}) == 6  # nothing was to be merged; no colour alone
+
+
+def test_an_interval_is_settled_if_zero_is_outside():
+    figure = FIGURES["zero"]()
+    assert title_of(figure) == "2 of 3 differences are settled"
+    assert {"+0.30, settled", "+0.10, not settled", "-0.20, settled"} <= {*texts(figure)}
+    ends = [tuple(round(float(x), 2) for x, _ in c.get_segments()[0]) for c in figure.axes[0].collections]
+    assert ends == [interval for _, interval in DIFFERENCES.values()]
+    points = [line for line in figure.axes[0].lines if line.get_marker() in "os"]
+    assert [(line.get_marker(), line.get_markerfacecolor() == "white") for line in points] == [
+        ("o", False), ("s", True), ("o", False)
+    ]  # fmt: skip
+
+
+def test_half_widths_fall_with_the_root_of_the_number():
+    axis = FIGURES["halves"]().axes[0]
+    assert [list(line.get_ydata()) for line in axis.lines[:2]] == [
+        pytest.approx([0.2, 0.1, 0.05]), pytest.approx([0.3, 0.15, 0.075])
+    ]  # fmt: skip
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["60", "240", "960"]
+    assert axis.get_title() == "Intervals as narrow as a difference of 0.1 need up to 540 solutions"
+    assert machine.needed_items(60, 0.2, 0.2) == 60 and machine.needed_items(60, 0.2, 0.1) == 240

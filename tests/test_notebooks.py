@@ -101,6 +101,7 @@ ALLOWED = {
     "as long a line": ("figure = None", "x = '" + "y" * 94 + "'"),
     "a name of another package": ("figure = None", "pi = 3"),
     "a name inside a function": ("figure = None", "def own():\n    rule = 1\n    return rule"),
+    "a method": ("figure = None", "class Own:\n    def abs_q(self): ..."),
     "a heading in a fence": ("# ## 1 Rules", "# ## 1 Rules\n#\n# ```\n# #### no heading\n# ```"),
     "a keyword": ('"An alt text"', 'alt="An alt text"'),
     "a heading back up": ("# ## 1 Rules", "# ## 1 Rules\n#\n# ### Deep"),
@@ -201,6 +202,8 @@ def test_a_notebook_is_executed_in_a_fresh_kernel(folder):
     path.write_text(text.replace('show.picture(\n    figure,\n    "An alt text",\n)', "import os\nprint(os.getcwd())"))
     notebooks.build(path)
     first = path.with_suffix(".ipynb").read_text()
+    text_again, peak = notebooks.execute(path, folder.parent)
+    assert text_again == first and 0.01 < peak < 1
     cells = json.loads(first)["cells"]
     assert "42\n" in "".join(cells[3]["outputs"][0]["text"])
     assert "".join(cells[4]["outputs"][0]["text"]) == f"{folder.parent}\n"
@@ -211,6 +214,81 @@ def test_a_notebook_is_executed_in_a_fresh_kernel(folder):
     with pytest.raises(ValueError, match="00-sums.py: a cell failed with KeyError: 'none'"):
         notebooks.build(path)
     assert path.with_suffix(".ipynb").read_text() == first
+
+
+# --- a second execution ------------------------------------------------------------------------------------------------------
+
+
+def differences(folder: Path, *changes) -> list[str]:
+    """What `notebooks.differences` finds if a second execution differs from the first by some changes of its cells."""
+    old, new = executed(folder), executed(folder)
+    for change in changes:
+        change(new["cells"])
+    return notebooks.differences("00-sums", json.dumps(new), json.dumps(old))
+
+
+def test_a_second_execution_must_print_the_same(folder):
+    def other(cells):
+        cells[3]["outputs"][0]["text"] = ["[False, False]"]
+
+    def live(cells):
+        cells[3]["metadata"] = {"tags": ["live"]}
+
+    assert differences(folder) == [] == differences(folder, other, live)
+    assert differences(folder, other) == ["00-sums, cell 4: prints '[False, False]', not '[False, True]'"]
+    (line,) = differences(folder, lambda cells: cells[3].update(outputs=[]))
+    assert line.endswith("prints '(nothing)', not '[False, True]'")
+    error = {"output_type": "stream", "name": "stderr", "text": "careful"}  # not in a live cell either
+    found = differences(folder, live, lambda cells: cells[3]["outputs"].append(error))
+    assert found == ["00-sums, cell 4: wrote to stderr"]
+
+
+def test_values_are_compared_like_prints_and_pictures_are_not(folder):
+    def table(text):
+        return lambda cells: cells[3].update(
+            outputs=[{"output_type": "execute_result", "data": {"text/markdown": text}, "metadata": {}}]
+        )
+
+    assert differences(folder, table("[False, True]")) == []
+    assert differences(folder, table("| a |")) == ["00-sums, cell 4: prints '| a |', not '[False, True]'"]
+    assert differences(folder, lambda cells: cells[4]["outputs"][0]["data"].update({"image/png": "BBBB"})) == []
+
+
+def test_a_second_execution_must_be_small(folder, monkeypatch):
+    size = len(json.dumps(executed(folder)))
+    monkeypatch.setattr(notebooks, "BYTES", size)
+    assert differences(folder) == []
+    monkeypatch.setattr(notebooks, "BYTES", size - 1)
+    assert differences(folder) == [f"00-sums: {size} bytes, at most {size - 1}"]
+
+
+def test_the_comparison_has_a_row_for_each_notebook_and_bars_for_time_and_memory(folder, capsys, monkeypatch):
+    (folder / "01-more.py").write_text(GOOD)
+    pairing(folder, executed(folder))
+    (folder / "01-more.ipynb").write_text((folder / "00-sums.ipynb").read_text())
+    places = []
+
+    def execute(path: Path, place: Path) -> tuple[str, float]:
+        places.append(place)
+        assert not list(place.iterdir())
+        if path.stem == "01-more":
+            raise ValueError("01-more.py: a cell failed with KeyError: 'none'")
+        return json.dumps(executed(folder)), 1.234
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    table, command = folder / "table.json", ["notebooks", "--compare", "--folder", str(folder)]
+    assert __main__.main([*command, "--json", str(table)]) == 1
+    first, second = json.loads(table.read_text())
+    assert first == {"notebook": "00-sums", "seconds": first["seconds"], "peak_gb": 1.23, "problems": []}
+    assert second["problems"] == ["01-more: 01-more.py: a cell failed with KeyError: 'none'"]
+    assert len({*places}) == 2 and not any(place.exists() for place in places)
+    assert __main__.main([*command, "00-sums"]) == 0
+    for name, bar in {"MEMORY_GB": 1.2, "SECONDS": -1}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(notebooks, name, bar)
+            assert __main__.main([*command, "00-sums"]) == 1
+            assert f"at most {bar}" in capsys.readouterr().out
+    assert __main__.main([*command, "02-none"]) == 2
 
 
 # --- those of the repository -------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def python(code: str, *paths: Path, **options) -> str:
 def test_every_package_is_listed():
     folders = {p.parent for p in (ROOT / "minisw").rglob("*.py")}
     names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert {*PROJECT["tool"]["setuptools"]["packages"]} == names | {f"minisw.data.{n}" for n in ("base", "run", "study")}
+    assert {*PROJECT["tool"]["setuptools"]["packages"]} == names | {f"minisw.data.{n}" for n in ("base", "results", "run")}
 
 
 def test_the_tools_of_ci_are_pinned_and_installed_by_it():
@@ -39,7 +39,7 @@ def test_the_tools_of_ci_are_pinned_and_installed_by_it():
             assert name in pinned, f"{name} has no version in constraints.txt"
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert all(command in script for command in ("ruff check", "lint-imports", "pytest"))
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "notebooks"))
 
 
 def test_the_layers_of_the_linter_name_every_module():
@@ -81,7 +81,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
         pytest.skip("setuptools is not installed")
     folder = tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("minisw", "data/base", "data/run", "data/results/study"):
+    for name in ("minisw", "data/base", "data/results", "data/run"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source" / name)
@@ -102,12 +102,12 @@ def test_a_wheel_carries_all_code_the_embedded_model_the_run_that_ships_studies_
     run = {f"minisw/{f.relative_to(ROOT)}" for f in (ROOT / "data" / "run").rglob("*") if f.is_file()}
     assert {f"minisw/data/run/{n}" for n in ("recipe.json", "judges/stepwiser/adapter_model.safetensors")} <= run
     results = ROOT / "data" / "results"
-    studies = {f"minisw/data/{f.relative_to(results)}" for f in results.glob("study/*/results.json")}
-    assert studies and names == code | base | run | studies | {"minisw/py.typed", "minisw/report/style.css"}
-    for name in base | run:
+    read = [*(results / "gsm8k-0.5b").rglob("*.json"), *results.glob("study/*/results.json")]
+    kept = {f"minisw/{f.relative_to(ROOT)}" for f in read}
+    assert {f"minisw/data/results/{n}" for n in ("gsm8k-0.5b/evaluate/metrics.json", "study/ablations/results.json")} <= kept
+    assert names == code | base | run | kept | {"minisw/py.typed", "minisw/report/style.css"}
+    for name in base | run | kept:
         assert wheel.read(name) == (ROOT / Path(name).relative_to("minisw")).read_bytes()
-    for name in studies:
-        assert wheel.read(name) == (results / Path(name).relative_to("minisw/data")).read_bytes()
 
 
 @pytest.mark.slow

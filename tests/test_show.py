@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -29,6 +30,17 @@ def test_a_picture_is_a_png_with_its_alt_text_and_is_closed():
     image = show.picture(figure, "  " + "x" * 40 + " ")
     assert image.data.startswith(b"\x89PNG") and image.alt == "x" * 40
     assert not plt.fignum_exists(figure.number)
+
+
+def test_a_slow_legend_is_no_warning_but_others_are(monkeypatch):
+    import matplotlib.pyplot as plt
+
+    figure, told = plt.figure(), ['Creating legend with loc="best" can be slow with large amounts of data.', "another"]
+    monkeypatch.setattr(figure, "savefig", lambda *args, **options: [warnings.warn(text, stacklevel=1) for text in told])
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        show.picture(figure, "x" * 40)
+    assert [str(warning.message) for warning in seen] == ["another"]
 
 
 @pytest.mark.parametrize("length, allowed", [(39, False), (40, True), (300, True), (301, False)])

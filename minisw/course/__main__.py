@@ -1,13 +1,13 @@
 """Set the kit as course work: hand out an assignment, grade submissions, test the tests.
 
     python -m minisw.course list
-    python -m minisw.course make a2 OUT [--variant TEXT]       what students get
+    python -m minisw.course make a2 OUT [--variant TEXT]       what students get; --format nbgrader: a source notebook
     python -m minisw.course check a2 student.py                students try their functions; no secret is needed
     python -m minisw.course grade a2 SUBMISSION [--json FILE]  a student.py, a folder or a zip
     python -m minisw.course gradebook a2 FOLDER --csv FILE     every submission in a folder; interrupted, it resumes
     python -m minisw.course mutants [a2] [--json FILE]         every wrong version is caught, every relation catches one
     python -m minisw.course ship RUN OUT                       a slim copy of a finished run, such as data/run
-    python -m minisw.course notebooks [--check]                build notebooks/*.ipynb from *.py, or only check them
+    python -m minisw.course notebooks [--check | --compare]    build notebooks/*.ipynb from *.py, check, or execute and compare
 
 Submissions run in a closed process (minisw/verify/remote.py). Where this machine cannot close one, --unsafe does without
 what it lacks.
@@ -22,7 +22,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from minisw.course import grade, gradebook, mutants, notebooks, ship, table
+from minisw.course import grade, gradebook, mutants, nbgrader, notebooks, ship, table
 from minisw.course.assignments import Assignment, all_assignments
 from minisw.course.relations import NOT_TRIED
 from minisw.course.skeleton import student_file
@@ -41,21 +41,28 @@ sys.exit(main(["check", {name!r}, str(Path(__file__).with_name("student.py")), "
 REPORT = "# {title}: report\n\n## Question\n\n## Method\n\n## Figure, with intervals\n\n## Conclusion, and its limits\n"
 
 
-def make(assignment: Assignment, out: Path, variant: str = "") -> None:
-    """Write what students get: neither a reference nor a grading seed. Raises ValueError if there is a student.py already."""
-    if (out / "student.py").exists():
-        raise ValueError(f"{out} has a student.py already: choose another folder")
+def make(assignment: Assignment, out: Path, variant: str = "", form: str = "py") -> None:
+    """Write what students get: neither a reference nor a grading seed. In the form "nbgrader", what the teacher gives to it.
+
+    Raises ValueError if there is one already.
+    """
+    handout, guide = ((assignment.folder / name).read_text(encoding="utf-8") for name in ("handout.md", "guide.py"))
+    files = {"handout.md": assignment.filled(handout, variant), "guide.ipynb": nbgrader.ipynb(nbgrader.percent_cells(guide))}
+    if form == "nbgrader":
+        files |= {f"{assignment.name}.ipynb": nbgrader.source_notebook(assignment, variant)}
+    else:
+        empty = {name: [] for name in mutants.bugs(assignment, variant)}
+        files |= {
+            "student.py": student_file(assignment, variant),
+            "bugs.py": mutants.bugs_file(assignment, variant),
+            "counterexamples.json": json.dumps(empty, indent=2) + "\n",
+            "report.md": REPORT.format(title=assignment.title),
+            "check.py": CHECK.format(name=assignment.name, variant=variant),
+        }
+    for name in ("student.py", f"{assignment.name}.ipynb"):
+        if name in files and (out / name).exists():
+            raise ValueError(f"{out} has a {name} already: choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    handout = assignment.filled((assignment.folder / "handout.md").read_text(encoding="utf-8"), variant)
-    empty = {name: [] for name in mutants.bugs(assignment, variant)}
-    files = {
-        "student.py": student_file(assignment, variant),
-        "bugs.py": mutants.bugs_file(assignment, variant),
-        "counterexamples.json": json.dumps(empty, indent=2) + "\n",
-        "handout.md": handout,
-        "report.md": REPORT.format(title=assignment.title),
-        "check.py": CHECK.format(name=assignment.name, variant=variant),
-    }
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")
 
@@ -80,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[options])
         command.add_argument("assignment")
         command.add_argument(target, type=Path)
+        if name == "make":
+            command.add_argument("--format", choices=("py", "nbgrader"), default="py", help="a file, or a notebook for nbgrader")
         if name in ("grade", "gradebook"):
             command.add_argument("--seed", type=int, help="of the random inputs; a result names its seed")
         if name == "grade":
@@ -96,20 +105,23 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("notebooks")
     command.add_argument("names", nargs="*", help="such as 00-tour; all of them if none is given")
     command.add_argument("--check", action="store_true", help="execute nothing: check structure and pairing")
+    command.add_argument("--compare", action="store_true", help="write no notebook: execute and compare with those that exist")
+    command.add_argument("--folder", type=Path, default=notebooks.FOLDER, help="of the notebooks to compare")
+    command.add_argument("--json", type=Path, help="write time, memory and problems of a comparison here")
     return main
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.command == "ship":
+        print(f"{args.out}: {ship.ship(args.run, args.out) / 1e6:.1f} MB")
+        return 0
+    if args.command == "notebooks":
+        return notebooks.compare(args.names, args.folder, args.json) if args.compare else notebooks.main(args.names, args.check)
     assignments = all_assignments()
     if args.command == "list":
         for a in assignments.values():
             print(f"{a.name}  {a.title}: {len(a.functions)} functions")
         return 0
-    if args.command == "ship":
-        print(f"{args.out}: {ship.ship(args.run, args.out) / 1e6:.1f} MB")
-        return 0
-    if args.command == "notebooks":
-        return notebooks.main(args.names, args.check)
     if args.assignment and args.assignment not in assignments:
         raise ValueError(f"there is no assignment {args.assignment!r}: choose one of {', '.join(assignments)}")
     if args.command == "mutants":
@@ -122,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         return 1 if problems else 0
     assignment = assignments[args.assignment]
     if args.command == "make":
-        make(assignment, args.out, args.variant)
+        make(assignment, args.out, args.variant, args.format)
     elif args.command == "gradebook":
         if not args.folder.is_dir():
             raise ValueError(f"{args.folder} is not a folder")

@@ -3,6 +3,7 @@
 notebooks/assignments/a2-values/
     assignment.toml   title, points, functions by dotted name, variants, the first lines of student.py
     handout.md        what students read; {{function.argument}} stands for a setting of the variant
+    guide.py          a notebook (py:percent): the run that ships, the student's functions on it, and a figure to begin with
     relations.py      RELATIONS: for each function its relations, the anchor first (see relations.py here)
     mutants.py        MUTANTS: wrong versions that the relations must catch (see mutants.py here)
     extra.py          if there is one: reference functions that the package does not need, with the dotted name extra.NAME
@@ -73,6 +74,10 @@ class Assignment:
             text = text.replace("{{" + ".".join(dotted.split(".")[-2:]) + "}}", str(value))
             text = text.replace(defaults[dotted], value) if isinstance(value, str) else text
         return text
+
+    def module_of(self, function: str) -> str:
+        """The module of a graded function, which is given by its short name."""
+        return next(f.module for f in self.functions if f.name == function)
 
     def source(self, module: str) -> str:
         """The text of a module of the package, or of one in the assignment's folder such as "extra"."""

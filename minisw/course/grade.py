@@ -86,8 +86,8 @@ def grade(assignment: Assignment, texts: dict[str, str], seed: int, variant: str
             reference = mutants.function_of(assignment, function.name, variant=variant)
             begin, sentences = time.monotonic(), relations[function.name]
             failed = run_part(worker, texts["student.py"], function.name, reference, sentences, f"{seed}/{function.name}")
-            parts.append(_part(function.name, function.points, [r.__name__ for r in sentences], failed))
-            parts[-1]["seconds"] = round(time.monotonic() - begin, 2)
+            held = 0 if sentences[0].__name__ in failed else len(sentences) - len(failed)  # without the anchor none counts
+            parts.append(_part(function.name, function.points, held, len(sentences), failed, time.monotonic() - begin))
     parts.append(grade_bugs(assignment, texts.get("counterexamples.json", "{}"), variant, lacking))
     return {
         "assignment": assignment.name,
@@ -141,15 +141,15 @@ def run_part(worker: Worker, source: str, name: str, reference: Callable, relati
     return failed
 
 
-def _part(name: str, points: int, relations: list[str], failed: dict[str, tuple[str, str]]) -> dict:
-    """Points are shared among the relations; without the anchor there are none."""
-    held = 0 if relations[0] in failed else len(relations) - len(failed)
+def _part(name: str, of: int, held: int, tests: int, failed: dict[str, tuple[str, str]], seconds: float = 0) -> dict:
+    """One part of a result: its points are shared among its tests, its status is that of the first one that failed."""
     return {
         "name": name,
-        "points": round(points * held / len(relations), 1),
-        "of": points,
+        "points": round(of * held / tests, 1),
+        "of": of,
         "status": next(iter(failed.values()))[0] if failed else "ok",
-        "failed": {name: sentence for name, (_, sentence) in failed.items()},
+        "failed": {test: sentence for test, (_, sentence) in failed.items()},
+        "seconds": round(seconds, 2),
     }
 
 
@@ -178,15 +178,8 @@ def grade_bugs(assignment: Assignment, text: str, variant: str, lacking: list[st
                 failed[name] = f"the right function does not take these arguments: {right}"
             elif same(right, wrong):
                 failed[name] = "both versions give the same result"
-    points = round(BUG_POINTS * (len(bugs) - len(failed)) / len(bugs), 1)
-    return {
-        "name": "bugs",
-        "points": points,
-        "of": BUG_POINTS,
-        "status": "wrong" if failed else "ok",
-        "failed": failed,
-        "seconds": 0,
-    }
+    told = {name: ("wrong", sentence) for name, sentence in failed.items()}
+    return _part("bugs", BUG_POINTS, len(bugs) - len(failed), len(bugs), told)
 
 
 def _bad_example(example: object) -> str:

@@ -41,7 +41,7 @@ class Mutant:
 
 def source_with(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = "") -> str:
     """The module of a function (short name) as the reference has it, or with a mutant. Raises StaleMutant."""
-    module = next(f.module for f in assignment.functions if f.name == function)
+    module = assignment.module_of(function)
     source = with_settings(assignment.source(module), module, assignment.settings(variant))
     if mutant:
         text = sliced(source, [function]) if assignment.sliced else function_source(source, function)  # helpers are a part of it
@@ -54,8 +54,7 @@ def source_with(assignment: Assignment, function: str, mutant: Mutant | None = N
 
 def function_of(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = ""):
     """The reference, or a mutant of it, as a function of this process."""
-    module = next(f.module for f in assignment.functions if f.name == function)
-    names = {"__name__": f"{module} (reference)"}
+    names = {"__name__": f"{assignment.module_of(function)} (reference)"}
     exec(_code(source_with(assignment, function, mutant, variant)), names)
     return names[function]
 

@@ -2,6 +2,7 @@
 
     python -m minisw.course notebooks [NN-name …]     execute them, and check what came out
     python -m minisw.course notebooks --check         execute nothing
+    python -m minisw.course notebooks --compare       execute them in an empty folder, and compare with the copies (.ci/notebooks)
 
 A check reports, by notebook and cell:
 
@@ -15,17 +16,22 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
-from minisw.records import write_text
+from minisw.records import write_json, write_text
 from minisw.show import LONGEST_ALT, SHORTEST_ALT
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 CODE_LINES, CODE_COLUMNS, TEXT_WORDS = 25, 100, 150  # most of one cell
 BYTES = 1_000_000  # most of one executed notebook
-SECONDS = 300  # most of one cell
+SECONDS, MEMORY_GB = 300, 2.0  # most of one notebook
+LIVE = "live"  # the tag of cells that sample or train: their outputs depend on the CPU, their asserts must hold
+PEAK = "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"  # kB, of the kernel itself
 BEGINNING = ("**You will be able to**", "**Time:**", "**Needs:**")  # in the first cell
 EXERCISES = 3
 NEEDED = "the notebooks need jupytext, nbclient and ipykernel: pip install 'minisw[course]'"
@@ -36,18 +42,23 @@ def main(names: Sequence[str], check: bool) -> int:
 
     Raises ValueError for a name that there is no notebook of, and without the packages of extra "course".
     """
-    there = {path.stem: path for path in sorted(FOLDER.glob("[0-9]*.py"))}
+    found, paths = [], chosen(names, FOLDER)
+    for path in paths:
+        found += structure(path)
+        if not check and not found:
+            build(path)
+        found += pairing(path)
+    print(*found, f"{len(paths)} notebooks, {len(found)} problems", sep="\n")
+    return 1 if found else 0
+
+
+def chosen(names: Sequence[str], folder: Path) -> list[Path]:
+    """The .py files of the notebooks with these names, or of all in the folder. Raises ValueError for an unknown name."""
+    there = {path.stem: path for path in sorted(folder.glob("[0-9]*.py"))}
     for name in names:
         if name not in there:
             raise ValueError(f"there is no notebook {name!r}: choose from {', '.join(there)}")
-    found = []
-    for name in names or there:
-        found += structure(there[name])
-        if not check and not found:
-            build(there[name])
-        found += pairing(there[name])
-    print(*found, f"{len(names or there)} notebooks, {len(found)} problems", sep="\n")
-    return 1 if found else 0
+    return [there[name] for name in names or there]
 
 
 def read(path: Path) -> list:
@@ -63,28 +74,98 @@ def read(path: Path) -> list:
 
 
 def build(path: Path) -> None:
-    """Execute a notebook in a fresh kernel, in the folder above its own, and write the .ipynb beside it.
+    """Execute a notebook in the folder above its own, and write the .ipynb beside it.
 
-    The file depends on the outputs alone: it has no times and no random ids. Raises ValueError if a cell fails, and
-    TimeoutError if one takes more than `SECONDS`.
+    The file depends on the outputs alone: it has no times and no random ids. Raises what `execute` raises.
+    """
+    write_text(path.with_suffix(".ipynb"), execute(path, path.parent.parent)[0])
+
+
+def execute(path: Path, folder: Path) -> tuple[str, float]:
+    """Execute a notebook in a fresh kernel in `folder`: the text of the .ipynb, and the kernel's peak memory in GB.
+
+    Raises ValueError if a cell fails, and TimeoutError if one takes more than `SECONDS`.
     """
     try:
         import nbclient
         import nbformat
     except ImportError:
         raise ValueError(NEEDED) from None
-    notebook = nbformat.v4.new_notebook(cells=read(path))
+    notebook = nbformat.v4.new_notebook(cells=[*read(path), nbformat.v4.new_code_cell(PEAK)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    options = {"timeout": SECONDS, "kernel_name": "python3", "record_timing": False}
-    client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(path.parent.parent)}}, **options)
+    options = {"timeout": SECONDS, "startup_timeout": SECONDS, "kernel_name": "python3", "record_timing": False}
+    client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **options)
     try:
         client.execute()
     except nbclient.exceptions.CellExecutionError as error:
         raise ValueError(f"{path.name}: a cell failed with {error.ename}: {error.evalue}") from None
+    peak = int(notebook.cells.pop().outputs[0].text) / 1e6
     notebook.metadata.language_info = {"name": "python"}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
-    write_text(path.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
+    return nbformat.writes(notebook) + "\n", peak
+
+
+# --- a second execution, compared with the copy --------------------------------------------------------------------------------
+
+
+def compare(names: Sequence[str], folder: Path, table: Path | None) -> int:
+    """Execute notebooks of `folder`, each in an empty folder, and compare them with their copies; 1 if there are problems.
+
+    `table` gets time, peak memory and problems of each notebook as JSON, after every one of them.
+    """
+    rows = []
+    for path in chosen(names, folder):
+        begin, peak = time.monotonic(), 0.0
+        with tempfile.TemporaryDirectory() as empty:
+            try:
+                text, peak = execute(path, Path(empty))
+                problems = [*pairing(path), *differences(path.stem, text, path.with_suffix(".ipynb").read_text("utf-8"))]
+            except (ValueError, OSError) as error:  # TimeoutError is an OSError
+                problems = [f"{path.stem}: {error}"]
+        seconds = time.monotonic() - begin
+        if seconds > SECONDS:
+            problems.append(f"{path.stem}: {seconds:.0f} s, at most {SECONDS}")
+        if peak > MEMORY_GB:
+            problems.append(f"{path.stem}: {peak:.2f} GB of memory, at most {MEMORY_GB}")
+        rows.append({"notebook": path.stem, "seconds": round(seconds, 1), "peak_gb": round(peak, 2), "problems": problems})
+        print(f"{path.stem}: {seconds:.0f} s, {peak:.2f} GB", *problems, sep="\n    ", flush=True)
+        if table:
+            write_json(table, rows)
+    return 1 if any(row["problems"] for row in rows) else 0
+
+
+def differences(name: str, executed: str, copy: str) -> list[str]:
+    """What a second execution did otherwise than the copy, both as texts of .ipynb files: a sentence for each such cell.
+
+    The printed text of a cell must be equal unless the cell has the tag "live"; pictures are not compared, as fonts differ.
+    """
+    if len(executed.encode()) > BYTES:
+        return [f"{name}: {len(executed.encode())} bytes, at most {BYTES}"]
+    pairs, found = zip(json.loads(executed)["cells"], json.loads(copy)["cells"], strict=False), []
+    for number, (new, old) in enumerate(pairs, 1):
+        if new["cell_type"] == "code":
+            found += [f"{name}, cell {number}: {sentence}" for sentence in _outputs(new)]
+            if LIVE not in new["metadata"].get("tags", ()) and printed(new) != printed(old):
+                found.append(f"{name}, cell {number}: prints {_first_change(printed(old), printed(new))}")
+    return found
+
+
+def printed(cell: dict) -> str:
+    """All text that a cell put out, printed or as its value."""
+    texts = [part for output in cell["outputs"] for part in (output.get("text"), *_of_data(output.get("data", {})))]
+    return "".join("".join(text) for text in texts if text)
+
+
+def _of_data(data: dict) -> list:
+    return [value for kind, value in sorted(data.items()) if kind.startswith("text/")]
+
+
+def _first_change(old: str, new: str) -> str:
+    """The first line that differs, as it was and as it is."""
+    lines = zip_longest(old.splitlines(), new.splitlines(), fillvalue="(nothing)")
+    before, after = next(((a, b) for a, b in lines if a != b), (old, new))
+    return f"{after[:60]!r}, not {before[:60]!r}"
 
 
 # --- structure of the .py file ---------------------------------------------------------------------------------------------
@@ -131,9 +212,10 @@ def _code(source: str, imported: dict[str, int], number: int) -> Iterable[str]:
 
 
 def _defined(tree: ast.Module) -> list[str]:
-    """Functions and classes that a cell defines."""
+    """Functions and classes that a cell defines. Methods are not among them: they hide no name."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return [node.name for node in ast.walk(tree) if isinstance(node, kinds)]
+    methods = {id(node) for owner in ast.walk(tree) if isinstance(owner, ast.ClassDef) for node in owner.body}
+    return [node.name for node in ast.walk(tree) if isinstance(node, kinds) and id(node) not in methods]
 
 
 def _assigned(tree: ast.Module) -> list[str]:

@@ -41,7 +41,8 @@ def test_list_says_what_there_is(capsys):
 def test_make_writes_what_students_get_and_keeps_their_work(tmp_path, capsys):
     assert course("make", "a2", tmp_path / "out", "--variant", "2027") == 0
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {"student.py", "bugs.py", "counterexamples.json", "handout.md", "report.md", "check.py"}
+    given = {"student.py", "bugs.py", "counterexamples.json", "handout.md", "report.md", "check.py", "guide.ipynb"}
+    assert files == given
     handout = (tmp_path / "out" / "handout.md").read_text()
     settings = A2.settings("2027")
     assert "{{" not in handout and f"n = {settings['minisw.labels.rel_effective.n']} if" in handout

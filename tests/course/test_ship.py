@@ -136,7 +136,7 @@ def test_the_results_of_a_study_are_found_by_name(tmp_path, monkeypatch):
     package = tmp_path / "site" / "minisw"
     monkeypatch.setattr(saved_run, "__file__", str(package / "saved_run.py"))
     assert saved_run.study_results("search") is None
-    for number, folder in enumerate((package / "data" / "study", tmp_path / "site" / "data" / "results" / "study")):
+    for number, folder in enumerate((package / "data" / "results" / "study", tmp_path / "site" / "data" / "results" / "study")):
         for name in ("search", "habits"):
             (folder / name).mkdir(parents=True)
             write_json(folder / name / "results.json", {"study": name, "rows": [number]})
@@ -148,6 +148,18 @@ def test_the_results_of_a_study_are_found_by_name(tmp_path, monkeypatch):
     own.mkdir()
     write_json(own / "results.json", {"study": "search", "rows": ["own"]})
     assert saved_run.study_results("search")["rows"] == ["own"] and saved_run.study_results("habits") is None
+
+
+def test_kept_results_are_found_in_a_checkout_and_in_an_installed_package(tmp_path, monkeypatch):
+    assert saved_run.shipped_results("gsm8k-0.5b") == SHIPPED.parent / "results" / "gsm8k-0.5b"
+    package = tmp_path / "site" / "minisw"
+    monkeypatch.setattr(saved_run, "__file__", str(package / "saved_run.py"))
+    with pytest.raises(ValueError, match="the results of own are missing: get a complete checkout or wheel"):
+        saved_run.shipped_results("own")
+    for folder in (package / "data" / "results" / "own", tmp_path / "site" / "data" / "results" / "own"):
+        folder.mkdir(parents=True)
+        write_json(folder / "run.json", {})
+        assert saved_run.shipped_results("own") == folder
 
 
 def test_the_run_that_ships_is_small_and_is_read_back():

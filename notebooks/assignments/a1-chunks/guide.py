@@ -1,0 +1,58 @@
+# %% [markdown]
+# # Assignment 1: guide to the report
+#
+# The finished run that comes with minisw has the solutions that you need; nothing is trained. Keep this file beside
+# `student.py`.
+
+# %%
+import random
+
+import matplotlib.pyplot as plt
+import student
+
+import minisw
+from minisw.evaluate.stats import wilson
+
+run = minisw.open_run()
+solutions = run.records("segment/policy-test")
+print(len(solutions), "solutions of the policy; the first:", *solutions[0].chunks, sep="\n---\n")
+
+# %% [markdown]
+# ## Your functions on real solutions
+
+# %%
+print(student.chunk_statistics(solutions))
+texts = ["".join(solution.chunks) for solution in solutions]
+ways = {
+    "teacher": [run.task.teacher(text) for text in texts],
+    "policy": [solution.chunks for solution in solutions],
+    "blank lines": [student.split_blank_lines(text) for text in texts],
+}
+print({way: all(map(student.rejoins, cut, texts)) for way, cut in ways.items()})
+
+# %% [markdown]
+# ## 90 chunks without their origin
+#
+# Label each with 1 (all three rules hold) or 0. `origin` stays unread until all labels are there.
+
+# %%
+rng = random.Random(0)
+drawn = [(rng.choice(rng.choice(cut)), way) for way, cut in ways.items() for _ in range(30)]
+rng.shuffle(drawn)
+origin = [way for _, way in drawn]
+for number, (chunk, _) in enumerate(drawn[:3]):
+    print(number, repr(chunk))
+labels = [None] * len(drawn)  # yours
+
+# %% [markdown]
+# ## The figure
+
+# %%
+for row, way in enumerate(ways):
+    own = [label for label, at in zip(labels, origin, strict=True) if at == way]
+    own = [label for label in own if label is not None]
+    low, high = wilson(sum(own), len(own))
+    plt.plot([low, high], [row, row], marker="|")
+    plt.plot(sum(own) / max(1, len(own)), row, marker="o")
+plt.yticks(range(len(ways)), list(ways))
+plt.xlabel("share of chunks that keep the three rules, with its 95% interval")
