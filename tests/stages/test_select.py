@@ -360,6 +360,10 @@ def test_the_second_round_samples_new_problems_from_the_first_judges_policy(tmp_
     assert [r["round"] for r in metrics_of(run)["rounds"]] == [1, 2]
     assert [call["adapter"] for call in trained[5:]] == [f"select_2_{m}" for m in METHODS]
     assert [len(call["examples"]) for call in trained] == [4] * 10  # the second sets hold nothing of the first round
+    assert len({seed for judge in judges.values() for _, seed in judge.asked}) == 4  # of two judges in two rounds
+    pools = read_jsonl(run.folder / "select" / "pools-2.jsonl", Solution)
+    picked = selection.at_random([pools[i : i + 3] for i in range(0, 12, 3)], run.seed_of("select-2"))
+    assert chosen(run, "outcome", 2) == [tag(pools[3 * i + picked[i]].chunks) for i in (0, 1, 3)]
     assert rows_of(run, 2)["before"]["greedy"]["accuracy"] == 1.0  # the careful judge's policy
     assert [s.problem_id for s in read_jsonl(run.folder / "select" / "chosen-2-exact.jsonl", Solution)] == [
         "train-6",
