@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 from types import SimpleNamespace
 
@@ -41,7 +42,7 @@ def scene(tmp_path, monkeypatch):
     """
     run = SimpleNamespace(folder=tmp_path, lm=object(), seed=3, recipe=RECIPE, judge_context="the context")
     run.task = SimpleNamespace(reply_measures=lambda: {"habits/redo": len})
-    run.events, usages = [], iter([Usage(10, 5, 7), Usage(10, 3, 0)])
+    run.seeds, run.events, usages = [], [], iter([Usage(10, 5, 7), Usage(10, 3, 0)])
 
     @contextlib.contextmanager
     def counted(lm):
@@ -60,6 +61,12 @@ def scene(tmp_path, monkeypatch):
         run.events.append(("sample", name, judge.name))
         return [[Judgment(s.label, votes=(s.label, not s.label)) for s in item.steps()] for item in items]
 
+    def noted(real, items, judgments, seed, resamples):
+        run.seeds.append((seed, resamples))
+        return real(items, judgments, seed, resamples)
+
+    for name in ("score", "sampled"):
+        monkeypatch.setattr(study, name, functools.partial(noted, getattr(study, name)))
     monkeypatch.setattr(study, "counted", counted)
     monkeypatch.setattr(study, "judge_items", greedy)
     monkeypatch.setattr(study, "sample_items", votes)
@@ -85,6 +92,7 @@ def scene(tmp_path, monkeypatch):
 def test_a_row_has_the_figures_of_the_greedy_and_of_the_sampled_verdicts(scene):
     row, run = scene(Writes(), {"labels": 40, "validation_labels": 6, "curve": CURVE})
     assert run.events == [("train", "the trainer"), ("judge", "mine", "writes"), ("sample", "mine-sampled", "writes")]
+    assert run.seeds == [(3, 30), (3, 30)]  # the run's
     greedy = study.judge_items(run, "mine", Writes(), ITEMS)
     figures = score(ITEMS, greedy, 3, 30)
     assert {key: row[key] for key in study.FIGURES} == {key: figures[key] for key in study.FIGURES}
