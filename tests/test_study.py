@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from minisw.cli import parse
 from minisw.judges import registry
 from minisw.recipe import Recipe
 from minisw.report.study_tables import study_table
-from minisw.study import ABLATIONS, DATA_EFFICIENCY, HABITS, STUDIES, habits
+from minisw.study import ABLATIONS, COMPONENTS, DATA_EFFICIENCY, HABITS, STUDIES, habits
 from minisw.study import base as study
 from minisw.study import data_efficiency as data
 from minisw.study.base import OWN, Arm, Contrast, Study, several, with_knobs
@@ -202,6 +203,39 @@ def test_every_contrast_names_an_arm_and_a_judge_of_it(a_study):
     assert {arm.labels for arm in a_study.arms} <= {*a_study.labels, OWN}
 
 
+PAPER_SIDES = {  # the two sides of every claim of these studies, as (arm, judge)
+    "one-percent-of-labels": (("80", "stepwiser"), ("8000", "discriminative")),
+    "mc-labels-suffice-stepwiser": (("800", "stepwiser"), ("mc800", "stepwiser")),
+    "mc-labels-suffice-classifier": (("800", "discriminative"), ("mc800", "discriminative")),
+    "analysis-and-code": (("base", "genprm"), ("base", "genprm_analysis")),
+    "analysis-beats-code": (("base", "genprm_analysis"), ("base", "genprm_code")),
+    "code-beats-neither": (("base", "genprm_code"), ("base", "genprm_neither")),
+}
+
+
+@pytest.mark.parametrize("contrast", [*DATA_EFFICIENCY.contrasts, *COMPONENTS.contrasts], ids=lambda contrast: contrast.id)
+def test_a_claim_compares_what_the_paper_compares(contrast):
+    """Its figure of the paper is the difference that its source names, in the direction of the claim."""
+    assert tuple(tuple(side.split("/")) for side in (contrast.a, contrast.b)) == PAPER_SIDES[contrast.id]
+    if two := re.search(r"([\d.]+) − ([\d.]+)", contrast.source):
+        higher, lower = map(float, two.groups())
+    else:  # GenPRM's table: "both 80.5, analysis 78.8, …"
+        table = {name: float(value) for name, value in re.findall(r"(\w+) (\d+\.\d)", contrast.source)}
+        higher, lower = (table[side.partition("genprm_")[2] or "both"] for side in (contrast.a, contrast.b))
+    assert contrast.paper == pytest.approx((higher - lower) / 100, abs=0.0051 if "read off" in contrast.source else 1e-9)
+
+
+def test_studies_compare_the_judges_that_they_are_about():
+    """Data efficiency: all that learn from labels, and three that use none. Components: GenPRM's parts, and ThinkPRM."""
+    trained = {"stepwiser", "discriminative", "rejection_sampled", "genprm", "thinkprm", "scalar_head"}
+    assert set(DATA_EFFICIENCY.judges) == trained
+    assert {arm.id: arm.judges for arm in DATA_EFFICIENCY.arms if arm.judges} == {
+        "0": ("untrained", "few_shot", "self_supervised")
+    }
+    assert set(COMPONENTS.judges) == {"genprm", "genprm_analysis", "genprm_code", "genprm_neither", "thinkprm"}
+    assert HABITS.judges == ("untrained", "rejection_sampled", "stepwiser")
+
+
 def test_changes_are_applied_in_order():
     change = several(with_knobs("judge", labels=3), with_knobs("judge", labels=5), with_knobs("annotate", branches=2))
     changed = change(RECIPE)
@@ -218,6 +252,7 @@ def test_bases_that_are_finished_are_kept(tmp_path, monkeypatch):
         habits.make_bases(tmp_path, QUIET)
     assert [knobs.out.name for knobs in made] == ["redo-0", "redo-0.02", "redo-0.18", "redo-0.4"]
     assert all((k.start, k.second_tokens) == (tmp_path, habits.HABIT_TOKENS) for k in made)
+    assert all(k.overwrite for k in made)  # what an interrupted pretraining has left
     assert [k.redo for k in made] == [0.0, 0.02, 0.18, 0.4] and made[0].glance == pytest.approx(0.55 / 0.82)
     names = [arm.change(RECIPE).model.name for arm in HABITS.arms]
     assert [k.out.name for k in made] == [name for name in names if name != "redo-0.06"]

@@ -55,7 +55,7 @@ class Rates:
 def measure(
     tries: Sequence[Try], problems: Sequence[Problem], exact_labels: Callable[[Problem, Sequence[str]], list[bool]]
 ) -> Rates:
-    """p, t, f and the share of right kept chunks, from the tries of one search with each problem once.
+    """p, t, f and the share of right kept chunks, from the tries of one search with each problem once, in their order.
 
     Only tries behind right chunks count: behind a wrong one, nothing is right (`Task.exact_labels`). A try is accepted if its
     verdict is not Negative, as in chunk-reset.
@@ -64,7 +64,7 @@ def measure(
     history: dict[str, list[str]] = {}  # the kept chunks of each problem so far
     cases: list[tuple[bool, bool, bool]] = []  # right, accepted, kept
     at, before_right = {}, {}  # position of each problem, and whether the chunks before it are right
-    for t in sorted(tries, key=lambda t: t.position):  # stable: the tries of a position stay in order
+    for t in tries:
         chunks = history.setdefault(t.problem_id, [])
         if at.get(t.problem_id) != t.position:
             at[t.problem_id] = t.position

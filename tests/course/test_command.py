@@ -1,6 +1,7 @@
 """The command `python -m minisw.course`, and the gradebook."""
 
 import csv
+import dataclasses
 import json
 import sys
 
@@ -23,8 +24,6 @@ def course(*argv: object) -> int:
 @pytest.fixture()
 def quick(monkeypatch):
     """Assignment 2 with two functions only."""
-    import dataclasses
-
     two = dataclasses.replace(A2, functions=tuple(f for f in A2.functions if f.name in ("abs_q", "mixed")))
     monkeypatch.setattr(__main__, "all_assignments", lambda: {"a2": two})
     return two
@@ -198,6 +197,31 @@ def test_a_gradebook_grades_only_what_changed(students, tmp_path, quick, monkeyp
     again(variant="2027", seed=3)
     assert len(said) == 3
     assert {json.loads(f.read_text())["seed"] for f in (tmp_path / "t.csv.results").glob("*.json")} == {3}
+
+
+def test_a_result_counts_for_its_assignment_and_grader_alone(students, tmp_path, quick, monkeypatch):
+    """Whatever names a result differently: the submissions are graded anew, once."""
+    graded: list[str] = []
+
+    def graded_once(assignment, texts, seed, variant=""):
+        graded.append(assignment.name)
+        named = {"assignment": assignment.name, "variant": variant, "seed": seed, "sha256": grade.digest(texts)}
+        return {**named, "grader": grade.VERSION, "automatic": 0, "of": {"automatic": 70}, "parts": []}
+
+    monkeypatch.setattr(grade, "grade", graded_once)
+    other = dataclasses.replace(quick, name="other")
+    for assignment, version, total in ((quick, grade.VERSION, 3), (other, grade.VERSION, 6), (other, "newer", 9)):
+        monkeypatch.setattr(grade, "VERSION", version)
+        for _ in range(2):
+            gradebook.grade_folder(assignment, students, tmp_path / "t.csv", say=lambda text: None)
+        assert len(graded) == total
+
+
+def test_the_table_and_its_results_are_no_students(students, quick, monkeypatch):
+    monkeypatch.setattr(grade, "grade", lambda *_, **__: {"automatic": 0, "of": {"automatic": 70}, "parts": []})
+    for _ in range(2):
+        rows = gradebook.grade_folder(quick, students, students / "t.csv", say=lambda text: None)
+        assert [row["student"] for row in rows] == ["=ann", "ben", "cem", "empty", "link"]
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])

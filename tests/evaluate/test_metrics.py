@@ -1,5 +1,6 @@
 """First-error metrics: by hand, and relations that must hold for any judge."""
 
+import dataclasses
 import itertools
 import random
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from minisw.evaluate import metrics
 from minisw.evaluate.stats import bootstrap
 from minisw.records import BenchItem, Judgment, LabelledStep
+from minisw.verdicts import vote
 
 
 def item(label: int, correct: bool, n: int = 3, id: str = "i", question: str = "?") -> BenchItem:
@@ -246,6 +248,28 @@ def test_sample_k_of_an_item_takes_vote_k_of_every_step():
         assert low < found[f"f1_{key}"] < high
 
 
+@pytest.mark.parametrize(("samples", "ks"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (7, [1, 2, 4, 7])])
+def test_the_majority_of_k_votes_is_taken_in_groups_of_k(samples, ks):
+    """Maj@k is the mean F1 of the first k votes of each step, the next k, and so on; votes that are left over do not count."""
+    rng = random.Random(4)
+    items = [item(rng.choice([-1, 0, 1, 2]), True, question=str(i)) for i in range(30)]
+    judgments = voted(rng, items, samples)
+    curve = metrics.majority_curve(items, judgments, 0, 20)
+    assert [row["k"] for row in curve] == ks
+    labels = [i.label for i in items]
+    for row in curve:
+        k, f1s = row["k"], []
+        for n in range(samples // k):
+            verdicts = [[vote(j.votes[n * k : n * k + k]) for j in own] for own in judgments]
+            f1s.append(metrics.f1_official(labels, [metrics.predict(own) for own in verdicts]))
+        assert row["f1"] == pytest.approx(sum(f1s) / len(f1s))
+        assert row["interval"][0] <= row["f1"] <= row["interval"][1]
+    one, whole = metrics.sampled(items, judgments, 0, 20), curve[-1]["f1"]
+    assert (curve[0]["f1"], curve[0]["interval"]) == (one["f1_sampled"], one["interval_sampled"])
+    decided = [[dataclasses.replace(j, verdict=vote(j.votes)) for j in own] for own in judgments]
+    assert whole == pytest.approx(metrics.sampled(items, decided, 0, 20)["f1_majority"])
+
+
 def test_a_difference_between_sampled_judges_is_that_of_their_mean_f1():
     rng = random.Random(3)
     items = [item(rng.choice([-1, 0, 1, 2]), True, question=str(i)) for i in range(40)]
@@ -256,6 +280,24 @@ def test_a_difference_between_sampled_judges_is_that_of_their_mean_f1():
     other = [i.label if n % 2 else -1 for n, i in enumerate(items)]
     plain = metrics.f1_difference(items, some, other, 0, 50)
     assert plain[0] != 0 and metrics.f1_difference(items, [(p,) for p in some], [(p,) for p in other], 0, 50) == plain
+
+
+def test_another_seed_gives_other_intervals_and_the_same_figures():
+    items, judgments = mixed_items(60)
+    votes = voted(random.Random(5), items, 3)
+
+    def found(seed: int) -> tuple[list, list]:
+        whole, several = metrics.score(items, judgments, seed, 40), metrics.sampled(items, votes, seed, 40)
+        curve, gain = metrics.majority_curve(items, votes, seed, 40), several["gain_of_votes"]
+        difference, interval = metrics.f1_difference(items, whole["predictions"], [-1] * 60, seed, 40)
+        intervals = [whole["interval"], whole["interval_by_answer"], several["interval_sampled"], several["interval_majority"]]
+        intervals += [gain["interval"], interval, *(row["interval"] for row in curve if row["f1"])]  # 0 has no spread
+        figures = [whole["f1"], whole["f1_by_answer"], several["f1_sampled"], several["f1_majority"], gain["measured"]]
+        return intervals, [*figures, difference, *(row["f1"] for row in curve)]
+
+    (one, figures), (other, again) = found(1), found(2)
+    assert figures == again and found(1) == (one, figures)
+    assert all(a != b for a, b in zip(one, other, strict=True)) and len(one) >= 8
 
 
 def test_the_pass_curve_by_hand():

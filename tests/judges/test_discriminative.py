@@ -259,6 +259,21 @@ def test_the_sweep_goes_on_while_it_improves_stops_when_it_turns_and_keeps_the_b
     assert {t[2] for t in script.trained} == {trainer.seed_of("classifier")}
 
 
+@pytest.mark.parametrize(
+    ("table", "lr", "epoch"),
+    [
+        ({1e-3: [0.5, 0.7, 0.6], 2e-3: [0.7, 0.7, 0.6], 5e-4: [0.7, 0.6]}, 1e-3, 2),
+        ({1e-3: [0.5, 0.6, 0.55], 2e-3: [0.8, 0.8, 0.8], 4e-3: [0.8, 0.7]}, 2e-3, 1),
+    ],
+)
+def test_of_equally_good_states_the_first_is_kept_and_named(table, lr, epoch, monkeypatch, trainer):
+    """What the metrics call the best is the state in the judge's adapter."""
+    script = Script(monkeypatch, trainer.context.lm, table)
+    best = train_classifier(trainer)["best"]
+    assert (best["lr"], best["epochs"]) == (lr, epoch)
+    assert script.mark(DISCRIMINATIVE).flatten()[0].item() == pytest.approx(lr * 1000 + epoch / 100)
+
+
 def test_it_is_trained_on_the_training_labels_alone(monkeypatch, trainer):
     script = Script(monkeypatch, trainer.context.lm, TABLE)
     train_classifier(trainer)

@@ -115,6 +115,14 @@ def test_a_repeated_chunk_is_judged_once_and_fills_the_beam_once():
     assert search.account.policy_tokens == policy.tokens  # what was sampled counts
 
 
+def test_of_equal_chunks_the_first_goes_on():
+    """The first costs 11 tokens and continues; the second, with the same text, would end the solution."""
+    policy = Script({("Tom?",): ["a", Proposal("a", closed=False, finished=True, tokens=2)], ("Tom?", "a"): [FIVE]})
+    (search,) = beam_search([TOM], policy, Scores(), Beam(1, 2))
+    answer = search.answer("m")
+    assert answer.answer == "5" and answer.policy_tokens == policy.tokens and answer.rejected_tokens == 2
+
+
 @pytest.mark.parametrize(
     "dropped",
     [CUT, Proposal(" \n", True, True, 5), "too long " * 12],

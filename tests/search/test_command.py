@@ -14,7 +14,7 @@ from minisw.judges.discriminative import DiscriminativeJudge
 from minisw.judges.generative import GenerativeJudge
 from minisw.judges.saved import Facts, LoadedJudge
 from minisw.problems.own import read_problems
-from minisw.prompts import ARITHMETIC
+from minisw.prompts import ENGLISH
 from minisw.recipe import ModelKnobs, PolicyKnobs, ProblemKnobs, Recipe
 from minisw.search import __main__ as command
 from minisw.search import loading
@@ -166,6 +166,8 @@ def test_a_file_of_another_search_is_left_alone(solve, capsys):
     stopped(capsys, lambda: solve(ROWS, "--seed", "1"), "(other seed)")
     stopped(capsys, lambda: solve(ROWS, "--votes", "2"), "(other votes)")
     stopped(capsys, lambda: solve(ROWS[:4]), "(other problems)")
+    for field in ("question", "answer"):  # with the same ids
+        stopped(capsys, lambda field=field: solve([*ROWS[:4], ROWS[4] | {field: "9"}]), "(other problems)")
     stopped(capsys, lambda: solve(ROWS, "--judge", "elsewhere"), "(other judge)")
     stopped(capsys, lambda: solve(ROWS, "--policy", "elsewhere"), "(other policy)")
     assert out.read_text(encoding="utf-8") == before
@@ -175,6 +177,8 @@ def test_a_file_of_another_search_is_left_alone(solve, capsys):
     stopped(capsys, lambda: solve(ROWS), "answers.jsonl has been changed: give --out a new file")
     out.write_text("no JSON\n", encoding="utf-8")
     stopped(capsys, lambda: solve(ROWS), "answers.jsonl:1: ")
+    (solve.folder / "answers.jsonl.settings.json").write_text("[]")
+    stopped(capsys, lambda: solve(ROWS), "answers of another search")
     (solve.folder / "answers.jsonl.settings.json").unlink()
     stopped(capsys, lambda: solve(ROWS), "answers.jsonl exists and is no search that can be resumed: give --out a new file")
 
@@ -253,7 +257,7 @@ class Loaded:
 def saved(tmp_path, monkeypatch):
     """A run folder with a policy, and a judge beside it; `saved.judge` is what `load_judge` returns, `saved.facts` its model."""
     model = ModelKnobs(slots=7)
-    recipe = Recipe(model=model, policy=PolicyKnobs(max_chunks=3), problems=ProblemKnobs())
+    recipe = Recipe(model=model, policy=PolicyKnobs(max_chunks=3), problems=ProblemKnobs(prompts="english"))
     folder = tmp_path / "run" / "segment" / "policy"
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
@@ -272,7 +276,7 @@ def test_policy_and_judge_share_a_model_of_the_same_base(saved):
     policy, judge = loading.load_search(saved.folder, "judge")
     assert policy.lm is saved.judge.context.lm and policy.sampler == "the judge's" and saved.bases == []
     assert policy.lm.loaded == [("policy", saved.folder)] and policy.adapter == "policy"
-    assert policy.knobs.max_chunks == 3 and policy.prompts is ARITHMETIC
+    assert policy.knobs.max_chunks == 3 and policy.prompts is ENGLISH
     assert isinstance(judge, GenerativeJudge) and (judge.adapter, judge.votes, judge.temperature) == ("judge", 1, 0.0)
     saved.facts.model = ModelKnobs(slots=7, device="cpu")  # a judge is saved without its device
     assert loading.load_search(saved.folder, "judge")[0].sampler == "the judge's"

@@ -11,7 +11,7 @@ from minisw.judges.base import AlwaysPositive
 from minisw.records import Account, Answer, Judgment, Proposal, Solution
 from minisw.search import methods
 from minisw.search.baselines import best_answer, voted_answer
-from minisw.search.beam import Beam
+from minisw.search.beam import Beam, BeamPath, Beams
 from minisw.search.budget import flops, flops_of, majority, more_within, tokens
 from minisw.search.methods import BEAMS, METHODS
 from minisw.search.paths import judging
@@ -124,6 +124,21 @@ def test_the_beam_is_the_largest_that_the_budget_pays_for(scene, monkeypatch):
         assert sizes == [Beam(1, 1)] + ([size] if size else [])
 
 
+def test_the_path_that_showed_the_cost_of_a_beam_is_a_candidate(scene, monkeypatch):
+    """The first search has the better path of the first problem, the larger one that of the second; of equals the first."""
+    scores = {Beam(1, 1): (0.9, 0.2, 0.5), BEAMS[0]: (0.5, 0.6, 0.5)}
+
+    def searched(problems, policy, judge, size, seed):
+        paths = [BeamPath((f"\\boxed{{{size.proposals}}}",), (score,), 10, True) for score in scores[size]]
+        return [Beams(p, [], [path], Account(10, 5)) for p, path in zip(problems, paths, strict=True)]
+
+    monkeypatch.setattr(methods, "beam_search", searched)
+    s = scene(problems=3)
+    answers = METHODS["beam"](s.problems, s.policy, s.judge, 45, 0, None)
+    assert [a.answer for a in answers] == ["1", "2", "1"] and [a.problem_id for a in answers] == [p.id for p in s.problems]
+    assert {(a.policy_tokens, a.judge_tokens, a.rejected_tokens) for a in answers} == {(20, 10, 10)}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_no_seed_is_used_twice(scene, name):
     seeds = []
@@ -187,10 +202,16 @@ def test_repeated_searches_vote(scene, monkeypatch):
 
 
 def test_repeated_searches_keep_the_problems_apart(scene):
+    """Three searches of each problem; an answer about the second problem costs 15 tokens, about the first 10."""
     two = scene(problems=2).problems
-    (a, b) = methods.repeated("vote", two, lambda some, seed: [Answer(p.id, "x", p.answer, True, 10) for p in some], 30, 0)
+    costs = {two[0].id: 10, two[1].id: 15}
+
+    def search(some, seed):
+        return [Answer(p.id, "x", p.answer, True, costs[p.id]) for p in some]
+
+    (a, b) = methods.repeated("vote", two, search, 38, 0)
     assert (a.problem_id, a.answer, a.policy_tokens) == (two[0].id, "11", 30)
-    assert (b.problem_id, b.answer, b.policy_tokens) == (two[1].id, "12", 30)
+    assert (b.problem_id, b.answer, b.policy_tokens) == (two[1].id, "12", 45)
 
 
 def drawn(*rows):
@@ -234,6 +255,8 @@ class Asked:
 
     def judge(self, steps, seed, progress=None, probabilities=False):
         self.asked.append(probabilities)
+        if progress:
+            progress(len(steps))
         return [Judgment(True, prompt_tokens=5 * n) for n, _ in enumerate(steps)]
 
 
@@ -251,7 +274,9 @@ def test_scores_are_asked_for_where_they_matter_and_votes_keep_their_share(scene
 
 
 def test_a_judge_that_counts_its_prompts_is_believed():
-    judge = Asked()
+    judge, done = Asked(), []
+    judging(judge)([object(), object()], 0, done.append)
+    assert done == [2]
     judge.prompt = lambda step: [0] * 42
     assert [j.prompt_tokens for j in judging(judge)([object(), object()], 0)] == [42, 5]
 

@@ -70,11 +70,11 @@ def test_rates_are_measured_behind_right_chunks_only():
         a_try("anna", 1, "of tom", True, True),  # wrong for Anna, and kept
         a_try("tom", 1, "right", False, False),
         a_try("anna", 2, "right", True, True),  # behind a wrong chunk: not counted
-        a_try("tom", 1, "wrong", True, True),
+        a_try("tom", 1, "wrong", False, True),
         a_try("anna", 3, "wrong", False, True),
     ]
     found = measure(tries, [TOM, ANNA], exact_labels)
-    assert found == Rates(p=3 / 6, t=2 / 3, f=2 / 3, kept_right=2 / 4, tries=6, positions=4)
+    assert found == Rates(p=3 / 6, t=2 / 3, f=1 / 3, kept_right=2 / 4, tries=6, positions=4)
 
 
 def test_a_kept_try_need_not_be_the_last():

@@ -350,7 +350,9 @@ def test_policies_are_compared_with_outcome_only_selection_by_problem(tmp_path, 
 # --- rounds --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_second_round_samples_new_problems_from_the_first_judges_policy(tmp_path, judges, trained):
+def test_the_second_round_samples_new_problems_from_the_first_judges_policy(tmp_path, judges, trained, monkeypatch):
+    seeds, at_random = [], selection.at_random
+    monkeypatch.setattr(selection, "at_random", lambda pools, seed: seeds.append(seed) or at_random(pools, seed))
     run = make_run(tmp_path / "run", recipe_with(rounds=2))
     select.run_stage(run)
     first, second = (c for c in run.sampler.calls if "TRAIN" in c.texts[0])
@@ -360,6 +362,8 @@ def test_the_second_round_samples_new_problems_from_the_first_judges_policy(tmp_
     assert [r["round"] for r in metrics_of(run)["rounds"]] == [1, 2]
     assert [call["adapter"] for call in trained[5:]] == [f"select_2_{m}" for m in METHODS]
     assert [len(call["examples"]) for call in trained] == [4] * 10  # the second sets hold nothing of the first round
+    assert len({seed for judge in judges.values() for _, seed in judge.asked}) == 4  # of two judges in two rounds
+    assert seeds == [run.seed_of("select-1"), run.seed_of("select-2")]
     assert rows_of(run, 2)["before"]["greedy"]["accuracy"] == 1.0  # the careful judge's policy
     assert [s.problem_id for s in read_jsonl(run.folder / "select" / "chosen-2-exact.jsonl", Solution)] == [
         "train-6",
