@@ -130,7 +130,7 @@ BAD = [
     (["--preset", "smoke", "--data-dir", "no/such/folder"], "--problems.data-dir no/such/folder is no folder"),
     (["--annotate.source", "no/such/file.jsonl"], "--annotate.source no/such/file.jsonl is no file"),
     (["--annotate.source", "/no/such/file"], "--annotate.source /no/such/file is no file"),
-    (["--annotate.source", "prm900k"], "give one of rollouts, exact, prm800k"),
+    (["--annotate.source", "prm900k"], "give one of rollouts, exact, made, prm800k"),
     (["--annotate.source", ""], "--annotate.source '' is no file"),
 ]
 

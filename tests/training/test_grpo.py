@@ -273,7 +273,7 @@ def test_micro_batches_change_nothing(updates: int, new_lm, groups: list[Group])
         descend(new_lm("judge", noise=0.3), groups, ADVANTAGES, config(micro_tokens=n, updates=updates)) for n in (10**6, 60, 1)
     ]
     for metrics, weights in results[1:]:
-        assert metrics == pytest.approx(results[0][0], rel=1e-5, abs=1e-5)
+        assert metrics == pytest.approx(results[0][0], rel=1e-4, abs=1e-5)
         assert_close(weights, results[0][1], atol=2e-5)
 
 
