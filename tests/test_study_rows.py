@@ -125,10 +125,10 @@ def test_a_recipe_without_samples_has_greedy_figures_only(scene):
 
 def test_what_an_interrupted_training_left_is_removed(scene, tmp_path):
     (tmp_path / "judges" / "mine").mkdir(parents=True)
-    for name in ("mine.checkpoint", "mine-replies.json", "other.checkpoint"):
+    for name in ("mine.checkpoint", "mine-replies.json", "other.checkpoint", "mine_too-replies.json"):
         (tmp_path / "judges" / name).write_text("old")
     scene(Writes(), {})
-    assert [path.name for path in (tmp_path / "judges").iterdir()] == ["other.checkpoint"]
+    assert {path.name for path in (tmp_path / "judges").iterdir()} == {"other.checkpoint", "mine_too-replies.json"}
 
 
 @pytest.mark.parametrize(("name", "gguf", "made"), [("own", "", True), ("own", "own.gguf", False), ("elsewhere", "", False)])

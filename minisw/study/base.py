@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -229,8 +230,9 @@ def measure(run: Run, judge: str, items: Sequence[BenchItem]) -> dict:
     started anew.
     """
     entry = registry.by_id(judge)
-    for left in (run.folder / "judges").glob(f"{judge}*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for left in (run.folder / "judges").glob("*"):  # not those of a judge whose name only begins like this one's
+        if re.fullmatch(rf"{re.escape(judge)}(\W.*)?", left.name):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     with counted(run.lm) as training:
         metrics = entry.train(judge_trainer(run)) if entry.trained else {}
     asked = entry.build(run.judge_context, metrics)
