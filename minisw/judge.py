@@ -17,23 +17,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from minisw.judges.saved import LoadedJudge, load_judge, merge
+from minisw.options import Parser
 
 VERDICTS = {True: "Positive", False: "Negative", None: "unreadable"}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports wrong usage as a ValueError, which `main` prints in one line; argparse prints the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}: see python -m minisw.judge --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    options = _Parser(prog="python -m minisw.judge", description="Judge the steps of solutions.", allow_abbrev=False)
+    options = Parser(prog="python -m minisw.judge", description="Judge the steps of solutions.", allow_abbrev=False)
     options.add_argument("problem", type=Path, nargs="?", help='JSON: {"problem": "…", "steps": ["…", …]}, or a list of such')
     options.add_argument("--adapter", required=True, help="folder of a saved judge")
     options.add_argument("--model", default="", help="folder or hub name of the base, if it is not where the judge's files say")

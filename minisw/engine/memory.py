@@ -8,7 +8,6 @@ GPU.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gc
 import sys
@@ -26,6 +25,7 @@ from minisw.engine.machine import GB, is_out_of_memory, total_memory
 from minisw.engine.model import LanguageModel
 from minisw.engine.requests import Request, Sampling
 from minisw.engine.sampler import make_sampler
+from minisw.options import Parser
 from minisw.presets import PRESETS
 from minisw.recipe import Recipe
 
@@ -244,14 +244,9 @@ def on_a_gpu(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **changes))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise ValueError(message)
-
-
 def run(arguments: list[str] | None = None) -> str:
     """The table that the command prints. Raises ValueError for wrong arguments."""
-    parser = _Parser(prog="python -m minisw.engine.memory", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m minisw.engine.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="tiny", choices=tuple(PRESETS))
     parser.add_argument("--model", default="", help="folder or hub name of the model; default: the preset's")
     parser.add_argument("--config", type=Path, help="a config.json, if the model itself is not at hand")

@@ -30,6 +30,7 @@ from minisw.evaluate import metrics
 from minisw.evaluate.calibration import reliability
 from minisw.evaluate.predictions import Predictions, in_parts_of, judge, published, read, require_all, threshold_from
 from minisw.evaluate.stats import bootstrap, mean, paired_bootstrap
+from minisw.options import Parser
 from minisw.records import BenchItem, Judgment
 
 NONE = "–"  # in place of a figure that a file does not give
@@ -193,13 +194,8 @@ def shown(name: str, figures: dict) -> list[str]:
 # --- the command -----------------------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise ValueError(f"{message}; see python -m minisw.evaluate --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m minisw.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

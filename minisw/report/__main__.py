@@ -12,18 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from minisw.options import Parser
 from minisw.report.page import write_results
 from minisw.report.tables import all_tables, update
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise ValueError(f"{message}; see python -m minisw.report --help")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. A mistake of the user ends it with one line and exit status 2."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m minisw.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="run folders")

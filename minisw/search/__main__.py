@@ -18,12 +18,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
 from minisw.evaluate import stats
 from minisw.judges.base import seeds_from
+from minisw.options import Parser
 from minisw.problems.own import read_problems
 from minisw.progress import progress
 from minisw.records import Answer, Problem, write_text
@@ -33,13 +33,8 @@ from minisw.search.loading import load_search
 from minisw.search.methods import METHODS
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see python -m minisw.search --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m minisw.search",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
