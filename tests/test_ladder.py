@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from minisw import pictures
 from minisw.cli import check
 from minisw.evaluate.stats import mean, slope
+from minisw.pictures.ladder import ladder_alt, ladder_figure
 from minisw.presets import PRESETS
 from minisw.recipe import Recipe
 from minisw.study import ladder
@@ -114,3 +116,36 @@ def test_the_slope_is_that_of_the_line_and_its_interval_covers_it() -> None:
         assert (low + high) / 2 == pytest.approx(trend) and (high - low) / 2 == pytest.approx(quantile * error)
     assert slope([1.0, 3.0]) == (2.0, None) and slope([1.0]) == (0.0, None)
     assert slope([2.0, 4.0, 6.0]) == (2.0, (2.0, 2.0))
+
+
+def ladder_row(rung: str, judge: str, f1: float, seed: int = 0) -> dict:
+    return {"rung": rung, "seed": seed, "id": judge, "name": judge.title(), "f1": f1, "interval": [f1 - 0.1, f1 + 0.05]}
+
+
+ROWS = [
+    *(ladder_row("rung-1", judge, f1) for judge, f1 in (("always_positive", 0.0), ("untrained", 0.3), ("stepwiser", 0.8))),
+    *(ladder_row("rung-1", judge, f1, 1) for judge, f1 in (("untrained", 0.5), ("stepwiser", 0.9))),
+    *(ladder_row("rung-3", judge, f1) for judge, f1 in (("untrained", 0.2), ("stepwiser", 0.3), ("random", 0.1))),
+]
+
+
+def test_the_picture_has_a_point_for_every_judge_rung_and_seed_at_its_f1() -> None:
+    figure = ladder_figure(ROWS)
+    (axis,) = figure.axes
+    points = sorted((round(float(y), 3), float(x)) for c in axis.containers for x, y in zip(*c[0].get_data(), strict=True))
+    assert [y for y, _ in points] == sorted(row["f1"] for row in ROWS if row["id"] != "always_positive")
+    assert len({x for _, x in points}) == len(points)  # none hides another
+    places = {round(x) for _, x in points}
+    assert places == {0, 1} and [text.get_text() for text in axis.get_xticklabels()] == ["rung 1", "rung 3"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["Untrained", "Stepwiser", "Random"]
+    looks = {(c[0].get_color(), c[0].get_marker()) for c in axis.containers}
+    assert len(looks) == 3
+    assert axis.get_title() == "F1 before and after GRPO: rung 1: 0.40 to 0.85, rung 3: 0.20 to 0.30"
+    assert "rung-3: untrained 0.20, stepwiser 0.30, random 0.10" in ladder_alt(ROWS) and "always" not in ladder_alt(ROWS)
+
+
+def test_the_command_draws_the_ladder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"ladder": ROWS}))
+    pictures.main([str(tmp_path)])
+    assert (tmp_path / "ladder.svg").exists() and (tmp_path / "ladder.png").exists()
+    assert capsys.readouterr().out.strip() == ladder_alt(ROWS)

@@ -142,7 +142,7 @@ def test_a_folder_without_the_study_is_refused_in_one_line(content, tmp_path, ca
     with pytest.raises(SystemExit) as stopped:
         pictures.main([str(tmp_path)])
     assert stopped.value.code == 2
-    message = f"minisw: {tmp_path} holds no results of --study data-efficiency or search: run one of them first\n"
+    message = f"minisw: {tmp_path} holds no results of --study data-efficiency, search or ladder: run one of them first\n"
     assert capsys.readouterr().err == message
 
 

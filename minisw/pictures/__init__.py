@@ -2,6 +2,7 @@
 
     python -m minisw.pictures data/results/study/data-efficiency     writes curves.svg and curves.png beside results.json
     python -m minisw.pictures data/results/study/search              writes pareto.svg and pareto.png beside results.json
+    python -m minisw.pictures data/results/ladder                    writes ladder.svg and ladder.png beside results.json
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; every series also has a marker of its own, and lines are
 dashed where markers begin anew. A picture's finding stands in its title or its alt text, written from the numbers.
@@ -158,15 +159,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if len(arguments) != 1:
-            raise ValueError("give one folder with the results.json of --study data-efficiency or search")
+            raise ValueError("give one folder with the results.json of --study data-efficiency, search or ladder")
         folder = Path(arguments[0])
         found = read_json(folder / "results.json") or {}
         if any(pareto_points(found.get("pareto", []), split) for split in SPLITS):
             name, rows, draw, describe = "pareto", found["pareto"], pareto_curves, pareto_alt
+        elif found.get("ladder"):
+            from minisw.pictures.ladder import ladder_alt, ladder_figure
+
+            name, rows, draw, describe = "ladder", found["ladder"], ladder_figure, ladder_alt
         elif efficiency_points(found.get("rows", []), LABELS):
             name, rows, draw, describe = "curves", found["rows"], efficiency_curves, efficiency_alt
         else:
-            raise ValueError(f"{folder} holds no results of --study data-efficiency or search: run one of them first")
+            raise ValueError(f"{folder} holds no results of --study data-efficiency, search or ladder: run one of them first")
         try:
             import matplotlib
         except ImportError:
