@@ -52,6 +52,21 @@ def source_with(assignment: Assignment, function: str, mutant: Mutant | None = N
     return source
 
 
+def submission(assignment: Assignment, mutant: Mutant | None = None, variant: str = "") -> str:
+    """The reference as a student would hand it in, or with one wrong version: the sources of the modules, one below the other.
+
+    The modules of an assignment do not import one another.
+    """
+    modules = {assignment.module_of(f.name): f.name for f in assignment.functions}
+    if mutant:
+        modules[assignment.module_of(mutant.function)] = mutant.function
+    wrong = {name: mutant if mutant and mutant.function == name else None for name in modules.values()}
+    lines = [line for name in modules.values() for line in source_with(assignment, name, wrong[name], variant).splitlines()]
+    dropped = ("from __future__ import ", *(f"from {module} import " for module in modules))
+    kept = [line for line in lines if not line.startswith(dropped)]
+    return "\n".join(["from __future__ import annotations", *kept]) + "\n"
+
+
 def function_of(assignment: Assignment, function: str, mutant: Mutant | None = None, variant: str = ""):
     """The reference, or a mutant of it, as a function of this process."""
     names = {"__name__": f"{assignment.module_of(function)} (reference)"}

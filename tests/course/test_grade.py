@@ -27,12 +27,8 @@ NAMES = [f.name for f in A2.functions]
 
 
 def reference(variant: str = "", assignment: Assignment = A2) -> str:
-    """Our own functions as a submission: the sources of their modules, which do not import one another."""
-    modules = {f.module: mutants.source_with(assignment, f.name, variant=variant) for f in assignment.functions}
-    lines = [line for source in modules.values() for line in source.splitlines()]
-    dropped = ("from __future__ import ", *(f"from {module} import " for module in modules))
-    kept = [line for line in lines if not line.startswith(dropped)]
-    return "\n".join(["from __future__ import annotations", *kept]) + "\n"
+    """Our own functions as a submission."""
+    return mutants.submission(assignment, variant=variant)
 
 
 def counterexamples(variant: str = "", assignment: Assignment = A2) -> str:
