@@ -194,8 +194,9 @@ ways = {
     "line breaks": split_newlines(example.text),
 }
 sizes = ", ".join(f"{name} {len(parts)}" for name, parts in ways.items())
+title = f"The same solution has {len(example.chunks)} chunks, but {len(ways['line breaks'])} lines"
 show.picture(
-    step_pictures.cuts(ways, f"{len(example.chunks)} chunks are {len(ways['line breaks'])} lines"),
+    step_pictures.cuts(ways, title),
     f"The solution of section 1 cut in four ways, as rows of numbered boxes. Parts: {sizes}.",
 )
 
@@ -344,8 +345,11 @@ show.picture(
 )
 
 # %%
-for name, own in groups.items():
-    print(f"--- {name}\n{tag(own[0].chunks)}\n")
+for name, (first, *_) in groups.items():
+    if first.well_formed:
+        print(f"--- {name}: keeps the format\n{tag(first.chunks)}\n")
+    else:
+        print(f"--- {name}: breaks the format, so tags are removed\n{first.text}\n")
 
 # %% [markdown]
 # **Question.** Compare the right answers of the three policies. Why can learning a *format* cost accuracy?
@@ -377,7 +381,8 @@ long = Solution("long", ("1.\n\n2.\n\n", "3.\n\n4.\n\n5.\n\n6."), None, True)
 brief = Solution("brief", ("1.\n\n", "2."), None, True)
 for toys in ([long], [long, brief], [dataclasses.replace(long, well_formed=False), brief]):
     ratios = [len(s.chunks) / len(split_blank_lines(s.text)) for s in toys if s.well_formed]
-    print(f"{chunk_statistics(toys)['ratio']:.2f}, mean {sum(ratios) / len(ratios):.2f}")
+    print(f"ratio of sums {chunk_statistics(toys)['ratio']:.2f},", end=" ")
+    print(f"mean of ratios {sum(ratios) / len(ratios):.2f}")
 
 # %%
 kept = [s for s in written if s.well_formed]
@@ -389,7 +394,7 @@ parts = {
 statistics = chunk_statistics(written)
 show.picture(
     pictures.chunk_counts(parts),
-    f"Histograms of the parts of {len(kept)} solutions: on average {statistics['chunks']:.1f} "
+    f"How many parts have {len(kept)} solutions? On average {statistics['chunks']:.1f} "
     f"chunks, {statistics['blank_line_chunks']:.1f} parts between blank lines and "
     f"{statistics['newline_chunks']:.1f} between line breaks.",
 )

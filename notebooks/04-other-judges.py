@@ -494,7 +494,7 @@ base_shares, our_shares = (
 )
 show.picture(
     pictures.grouped_shares(
-        groups, "chains that pass the filter", f"Of the untrained base's chains pass {base_shares}"
+        groups, "chains that pass the filter", f"Untrained base, chains that pass: {base_shares}"
     ),
     "Share of composed chains that pass ThinkPRM's filter, by the length of the prefix. Of the "
     f"untrained base's: {base_shares}; of StepWiser's: {our_shares}.",
@@ -689,7 +689,7 @@ both = [
 write("both", both)
 write("stepwiser", [[(j.verdict, j.tokens) for j in own] for own in judged("stepwiser")])
 printed = evaluate("both.jsonl", "--compare", "stepwiser.jsonl").split("\n\n")
-print(printed[0], printed[-1], sep="\n\n")
+print(printed[0], next(text for text in printed if " minus " in text), sep="\n\n")
 
 # %%
 of_both = [metrics.predict([verdict for verdict, _ in own]) for own in both]

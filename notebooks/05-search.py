@@ -378,7 +378,9 @@ if study and study.get("judges"):
     ylabel = "accuracy of chunk-reset"
 best = max(shown, key=lambda name: shown[name][1])
 show.picture(
-    pictures.judge_scatter(shown, "first-error F1", ylabel, f"“{best}” is worth most"),
+    pictures.judge_scatter(
+        shown, "first-error F1", ylabel, f"“{best}” has the highest {ylabel}: {shown[best][1]:.2f}"
+    ),
     f"A point for each of {len(shown)} judges, F1 against the {ylabel}: the highest is {best} with "
     f"{shown[best][1]:.2f}, the lowest has {min(y for _, y in shown.values()):.2f}.",
 )

@@ -223,7 +223,9 @@ watched = {"reward": "reward", "frac_reward_zero_std": "tied groups"}
 watched |= {"verdicts/positive": "share Positive"}
 ends = ", ".join(f"{name} {curve[-1]['reward']:.2f}" for name, curve in curves.items())
 show.picture(
-    training_pictures.training_curves(curves, watched, "Three rewards rise, one stays near ½"),
+    training_pictures.training_curves(
+        curves, watched, f"The last rewards: {ends}; guessing earns ½"
+    ),
     f"Reward, tied groups and share of Positive verdicts of four trainings, A to D. The last "
     f"rewards are {ends}. C did not log its verdicts.",
 )
