@@ -177,7 +177,7 @@ def test_lollipops_point_where_the_advantage_does():
 
 def test_unlikely_tokens_are_underlined_and_lines_break():
     axis = FIGURES["tokens"]().axes[0]
-    assert axis.get_title() == "2 of 4 tokens were less likely than ½ (underlined)"
+    assert axis.get_title() == "Tokens less likely than ½ (underlined): 2 of 4"
     assert [tuple(line.get_xdata()) for line in axis.lines] == [(3, 6)]  # ": $" alone: a line break is not drawn
     assert [(t.get_position(), t.get_text()) for t in axis.texts][-1] == ((0, 1), "x")
     wide = training.shaded_tokens(["a" * training.LINE_WIDTH, "b"], [0, 0]).axes[0]
@@ -305,5 +305,5 @@ def test_half_widths_fall_with_the_root_of_the_number():
         pytest.approx([0.2, 0.1, 0.05]), pytest.approx([0.3, 0.15, 0.075])
     ]  # fmt: skip
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["60", "240", "960"]
-    assert axis.get_title() == "Intervals as narrow as a difference of 0.1 need up to 540 solutions"
+    assert axis.get_title() == "A half-width of 0.1 needs up to 540 solutions"
     assert machine.needed_items(60, 0.2, 0.2) == 60 and machine.needed_items(60, 0.2, 0.1) == 240

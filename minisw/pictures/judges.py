@@ -133,7 +133,7 @@ def grouped_shares(groups: Mapping[str, Mapping[str, tuple[int, int]]], ylabel: 
     figure, (axis,) = canvas(8, 3.4)
     kinds = list(dict.fromkeys(kind for own in groups.values() for kind in own))
     crowded = len(groups) * len(kinds) > WIDE_BARS
-    names = [f"{name}\nof {max(n for _, n in own.values())}" if crowded else name for name, own in groups.items()]
+    names = [f"{name}\nn = {max(n for _, n in own.values())}" if crowded else name for name, own in groups.items()]
     width = 0.8 / len(kinds)
     for number, kind in enumerate(kinds):
         for place, own in enumerate(groups.values()):

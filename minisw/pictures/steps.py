@@ -118,7 +118,8 @@ def search_tree(tries: Sequence[Try]) -> Figure:
         x, y = [t.position + 1 for t in own], [t.attempt for t in own]
         axis.scatter(x, y, marker=marker, color=colour, label=label, s=90, zorder=2)
     for t in tries:
-        place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}  # above the point: lines run beside it
+        place = {"xytext": (0, 7) if t.kept else (9, -4), "textcoords": "offset points"}  # lines run beside kept tries
+        place["ha"] = "center" if t.kept else "left"
         axis.annotate(SIGNS[t.verdict], (t.position + 1, t.attempt), fontsize=11, **place)
     rejected = len(tries) - len(kept)
     axis.set(xlabel="chunk", ylabel="try")
