@@ -254,7 +254,7 @@ def test_a_boundary_is_the_smallest_value_that_passes():
 
 def test_agreement_has_its_intervals_and_its_best():
     figure = FIGURES["agreement"]()
-    assert title_of(figure) == "Best: rel_ratio with M = 1, 0.80"
+    assert title_of(figure) == "rel_ratio with M = 1 agrees best with exact labels: 0.80"
     ends = [[tuple(round(float(y), 2) for _, y in segment) for segment in c.get_segments()] for c in figure.axes[0].collections]
     assert ends == [[(0.5, 0.65), (0.6, 0.75)], [(0.7, 0.85), (0.65, 0.8)]]
 
