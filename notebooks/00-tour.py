@@ -376,10 +376,15 @@ Markdown("\n".join(lines))
 # %% [markdown]
 # ## 7 The map
 #
-# | notebook | opens the box of section |
+# | notebook | goes deeper into section |
 # | --- | --- |
+# | `01-segment` | 2: the chunk format, and how the policy learns to cut |
 # | `02-annotate` | 3: values, three rules, and how wrong labels are |
-# | `03-grpo-judge` | 4 and 5: GRPO by hand, and what it makes of a base with several habits |
+# | `03-grpo-judge` | 4 and 5: GRPO by hand, and which habits it strengthens |
+# | `04-other-judges` | 4 and 5: other judges, and how to compare them |
+# | `05-search` | 6: chunk-reset, and how good a judge must be |
+# | `06-select-and-improve` | beyond: a judge chooses training data |
+# | `07-your-own-gpu` | all: a real model, your own problems and judge |
 #
 # The whole cycle is one command, `python -m minisw.reproduce`; it writes a run folder like the one read here. To read
 # your own run in these notebooks, set the environment variable `MINISW_RUN` to its folder.

@@ -50,7 +50,7 @@ print(f"{len(written)} test solutions of the policy that the run trained")
 #
 # - *unified purpose*: one objective, such as one calculation or one conclusion;
 # - *logical cohesion*: no interruption, and a new focus begins a new chunk;
-# - *clear transition*: going over to something else, such as checking, begins a new chunk.
+# - *clear transition*: a change of activity, such as from calculating to checking, begins a new chunk.
 #
 # A solution with the text $y$ is a sequence of chunks $c_1, \dots, c_n$ with $y = c_1 \oplus \dots \oplus c_n$, where
 # $\oplus$ joins texts. The model writes each chunk between two tags.
@@ -155,9 +155,9 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# SFT shall teach the policy *where to cut*, and nothing else. With changed texts the policy would also learn from the
-# teacher's mathematics: a later gain in accuracy could come from the copy instead of the chunks. The judge, too,
-# should see the errors that the policy makes by itself.
+# SFT should teach the policy *where to cut*, and nothing else. With changed texts the policy would also learn the
+# teacher's mathematics: a later gain in accuracy could come from the teacher instead of the chunks. Besides, the judge
+# should see the errors that the policy itself makes.
 #
 # </details>
 
@@ -194,8 +194,9 @@ ways = {
     "line breaks": split_newlines(example.text),
 }
 sizes = ", ".join(f"{name} {len(parts)}" for name, parts in ways.items())
+title = f"The same solution has {len(example.chunks)} chunks, but {len(ways['line breaks'])} lines"
 show.picture(
-    step_pictures.cuts(ways, f"{len(example.chunks)} chunks are {len(ways['line breaks'])} lines"),
+    step_pictures.cuts(ways, title),
     f"The solution of section 1 cut in four ways, as rows of numbered boxes. Parts: {sizes}.",
 )
 
@@ -208,9 +209,9 @@ print(f"{same} of {len(written)} solutions: the policy cut exactly as the rule t
 #
 # <details><summary>Answer</summary>
 #
-# They follow the layout, which says little about the thought: the same solution can be written with or without them.
-# A part may be a lone equation whose purpose stands in the part before it. Nobody can judge such a part alone. Also,
-# every part costs rollouts (notebook 02) and a judgment (notebook 03), so needless parts are expensive.
+# They follow the layout, not the reasoning: the same solution can be written with or without them. A part may be a
+# single equation whose purpose is stated in the part before it. Nobody can judge such a part alone. Also, every part
+# costs rollouts (notebook 02) and a judgment (notebook 03), so needless parts are expensive.
 #
 # </details>
 
@@ -222,7 +223,8 @@ print(f"{same} of {len(written)} solutions: the policy cut exactly as the rule t
 #
 # $$L = -\frac{1}{T} \sum_{t=1}^{T} \log \pi(o_t \mid x, o_1 \dots o_{t-1})$$
 #
-# $\pi$ is the model. In a batch, $T$ counts the targets of all rows. Prompts are read, not trained.
+# $\pi(o \mid \dots)$ is the probability that the model gives to the next token $o$. In a batch, $T$ counts the targets
+# of all rows. The tokens of the prompt are input only; they are no targets.
 
 # %%
 show.source(cross_entropy)
@@ -298,9 +300,8 @@ show.picture(
 # %% [markdown]
 # ## 5 Train it, live
 #
-# 40 segmented solutions, in place of all that the run has. The training changes a small *adapter*
-# (LoRA: matrices of low rank that are added to the model's own). A new adapter changes nothing, so "before" is the
-# base model, asked for chunks.
+# We train on 40 segmented solutions; the run had more. Only a small *adapter* is trained (LoRA: matrices of low rank
+# that are added to the model's own). A new adapter changes nothing, so "before" is the base model, asked for chunks.
 
 # %%
 show.source(policy_sft)
@@ -344,17 +345,20 @@ show.picture(
 )
 
 # %%
-for name, own in groups.items():
-    print(f"--- {name}\n{tag(own[0].chunks)}\n")
+for name, (first, *_) in groups.items():
+    if first.well_formed:
+        print(f"--- {name}: keeps the format\n{tag(first.chunks)}\n")
+    else:
+        print(f"--- {name}: breaks the format, so tags are removed\n{first.text}\n")
 
 # %% [markdown]
 # **Question.** Compare the right answers of the three policies. Why can learning a *format* cost accuracy?
 #
 # <details><summary>Answer</summary>
 #
-# SFT moves all weights of the adapter, not only those that write tags. With few texts it also learns these texts:
-# their numbers, their openings, their length. More texts average that out. The intervals above show how much 40
-# problems can say.
+# SFT changes all weights of the adapter, not only those that write tags. With few texts it also learns these texts:
+# their numbers, their first words, their length. With more texts these accidents average out. The intervals in the
+# picture show how uncertain a share of 40 solutions is.
 #
 # </details>
 
@@ -377,7 +381,8 @@ long = Solution("long", ("1.\n\n2.\n\n", "3.\n\n4.\n\n5.\n\n6."), None, True)
 brief = Solution("brief", ("1.\n\n", "2."), None, True)
 for toys in ([long], [long, brief], [dataclasses.replace(long, well_formed=False), brief]):
     ratios = [len(s.chunks) / len(split_blank_lines(s.text)) for s in toys if s.well_formed]
-    print(f"{chunk_statistics(toys)['ratio']:.2f}, mean {sum(ratios) / len(ratios):.2f}")
+    print(f"ratio of sums {chunk_statistics(toys)['ratio']:.2f},", end=" ")
+    print(f"mean of ratios {sum(ratios) / len(ratios):.2f}")
 
 # %%
 kept = [s for s in written if s.well_formed]
@@ -389,7 +394,7 @@ parts = {
 statistics = chunk_statistics(written)
 show.picture(
     pictures.chunk_counts(parts),
-    f"Histograms of the parts of {len(kept)} solutions: on average {statistics['chunks']:.1f} "
+    f"How many parts have {len(kept)} solutions? On average {statistics['chunks']:.1f} "
     f"chunks, {statistics['blank_line_chunks']:.1f} parts between blank lines and "
     f"{statistics['newline_chunks']:.1f} between line breaks.",
 )
@@ -411,9 +416,9 @@ Markdown("\n".join(lines))
 #
 # <details><summary>Answer</summary>
 #
-# Look at the interval. If it holds both 0 and the paper's figure, these test problems cannot tell. There is also a reason to
-# expect a loss here: the tiny model has little capacity beside what its pretraining taught it, and it learns from few
-# texts. The paper's models have at least 1.5 billion parameters and far more texts.
+# Look at the interval. If it holds both 0 and the paper's figure, these test problems cannot tell. There is also a
+# reason to expect a loss here: the tiny model has little capacity beyond what its pretraining uses, and it learns from
+# few texts. The paper's models have at least 1.5 billion parameters and learn from far more texts.
 #
 # </details>
 

@@ -66,12 +66,13 @@ print(f"{len(items)} solutions, {sum(label >= 0 for label in truth)} of them wit
 # %% [markdown]
 # ## 1 A classifier, and its threshold
 #
-# The baseline of the paper is a *classifier*: the same base, fine-tuned to answer `+` or `-` at once. Its score is
-# $P(+) / (P(+) + P(-))$, over these two tokens. A step is called wrong if its score is below a *threshold*.
+# The baseline of the paper is a *classifier* (in tables and pictures: *discriminative*): the same base, fine-tuned to
+# answer `+` or `-` at once. Its score is $P(+) / (P(+) + P(-))$, over these two tokens. A step is called wrong if its
+# score is below a *threshold*.
 #
-# The classifier was trained on as many wrong as right steps; among the steps that it judges, few are wrong. So ½ is
-# seldom the best threshold. It is chosen on *validation* solutions, whose labels come from rollouts, and then stays as
-# it is. The measure is first-error F1 (notebook 00).
+# The classifier was trained on as many wrong as right steps, but few of the steps that it judges are wrong. So ½ is
+# seldom the best threshold. The threshold is chosen on *validation* solutions, whose labels come from rollouts, and is
+# then fixed. The measure is first-error F1 (notebook 00).
 
 # %%
 show.source(DiscriminativeJudge.judge)
@@ -147,19 +148,20 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# The best of 49 thresholds on these solutions fits their accidents too, so its F1 is too high for any others. The
-# first picture shows it twice: the chosen threshold does better on validation than on test, and the best value on test
-# is above that at the chosen threshold. A paper should say where the threshold of its baseline comes from.
+# The best of 49 thresholds on some solutions also fits their accidents, so its F1 is too high for other solutions. The
+# first picture shows it twice: the chosen threshold does better on validation than on test, and the best F1 on test is
+# above that of the chosen threshold. A paper should say where the threshold of its baseline comes from.
 #
 # </details>
 
 # %% [markdown]
 # ## 2 From verdicts to an F1, of which there are three
 #
-# `predict` makes of a solution's verdicts one prediction: the index of the first Negative. With the labels $y$ and
-# predictions $\hat y$, the *official* F1 of ProcessBench is the harmonic mean of two shares: erroneous solutions with
-# $\hat y = y$, and right solutions with $\hat y = -1$. StepWiser's table divides the solutions *by final answer*
-# instead. ThinkPRM's F1 is *binary*: is there any mistake?
+# `predict` turns the verdicts of a solution into one prediction: the index of the first Negative. With the label $y$
+# and the prediction $\hat y$, the *official* F1 of ProcessBench is the harmonic mean of two shares: of the solutions
+# with an error, those with $\hat y = y$; of the right solutions, those with $\hat y = -1$. StepWiser's table takes the
+# share with $\hat y = y$ among the solutions with a wrong and with a right *final answer* instead. ThinkPRM's F1 is
+# *binary*: it asks only whether there is any mistake.
 
 # %%
 show.source(metrics.predict)
@@ -218,9 +220,10 @@ show.picture(
 # %% [markdown]
 # ## 3 Is the difference real?
 #
-# Two judges differ in F1 by $d$ on these solutions. On others, $d$ would be another number. The *bootstrap* draws as
-# many solutions again from the same ones, with replacement, many times, and takes the middle 95% of the differences. It
-# is *paired* if both judges are measured on the same drawn solutions in each resample.
+# Two judges differ in F1 by $d$ on these solutions. On others, $d$ would be another number. The *bootstrap* draws
+# solutions from these with replacement, as many as there are, and computes the difference on them. It does so many
+# times; the middle 95% of the differences are the interval. The bootstrap is *paired* if both judges are measured on
+# the same drawn solutions each time.
 
 # %%
 show.source(paired_bootstrap)
@@ -263,13 +266,13 @@ show.picture(
 )
 
 # %% [markdown]
-# **Question.** This interval is over *test solutions*. What is it silent about?
+# **Question.** This interval is over *test solutions*. What does it leave out?
 #
 # <details><summary>Answer</summary>
 #
-# About everything that was drawn before the test: the seeds of the training, the policy, the labels. Another training
-# with the same labels gives another judge. REPRODUCE.md therefore has a second interval, over whole runs with other
-# seeds, and it is the wider one. A difference that holds for one trained model is not yet a property of the method.
+# Everything that was random before the test: the training, the policy, the labels. Another training with the same
+# labels gives another judge. REPRODUCE.md therefore has a second interval, over whole runs with other seeds. A
+# difference that holds for one trained model is not yet a property of the method.
 #
 # </details>
 
@@ -319,26 +322,26 @@ show.picture(
 # <details><summary>Answer</summary>
 #
 # It learnt that half of all steps are right, and its $p$ are near ½ or below, while most of the steps that it judges
-# are right: all bins lie above the diagonal. Its *order* of the steps may be fine all the same; that is what a
-# threshold uses. Calibration and discrimination are different virtues.
+# are right: all bins lie above the diagonal. It may still put right steps above wrong ones, and a threshold needs no
+# more than that. Calibration and discrimination are different properties.
 #
 # </details>
 
 # %% [markdown]
 # ## 5 GenPRM: a check in code, executed
 #
-# GenPRM's judge may write a line of Python and the word `Output:`. There its writing is stopped, the line is *run*, the
-# real output is put into the reply, and the judge goes on behind it. A language model is bad at long arithmetic; Python
-# is not.
+# GenPRM's judge may write a line of Python and the word `Output:`. Then sampling stops, the line is *executed*, its
+# real output is inserted into the reply, and the judge continues after it. Language models make mistakes in long
+# arithmetic; Python does not.
 #
-# Code that a model wrote is hostile: it may loop for ever or read your files. It runs in a process without files and
-# network, with limits on time and memory, and only if a whitelist of Python allows it.
+# Code that a model wrote may be harmful: it may loop for ever or read your files. It runs in a process without files
+# and network, with limits on time and memory, and only if it uses the allowed part of Python.
 
 # %%
 show.source(code_checks.outputs)
 
 # %% [markdown]
-# Three toy checks. *Predict first*: what is spliced in behind `Output:`?
+# Three toy checks. *Predict first*: what is inserted after `Output:`?
 
 
 # %%
@@ -362,9 +365,9 @@ for code, line in zip(codes, code_checks.outputs(codes, runner), strict=True):
     print(f"{code:20} Output: {line}")
 
 # %% [markdown]
-# The run that ships has no trained GenPRM judge. But the *base* has read people who check with code, and answers such
-# a request at times with a check, at times without. We ask it about right and about wrong steps of the test solutions,
-# six times each.
+# The included run has no trained GenPRM judge. But the *base* has read texts of people who check with code. Asked for
+# a judgment with code, it sometimes writes a check and sometimes does not. We ask it about right and about wrong steps
+# of the test solutions, six times each.
 
 # %% tags=["live"]
 wrong = [item.steps()[item.label] for item in items if item.label >= 0][:16]
@@ -409,18 +412,18 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# The check may be about the wrong thing. If a step skips a fact or misreads a number, its own equation is true, and
-# checking *that* finds nothing. Only a check that begins with what is due can find it. Code mends slips of the pen, not
-# of the plan; so GenPRM asks for an analysis *and* code.
+# The check may compute the wrong thing. If a step skips a fact or misreads a number, its equation can still be true,
+# and checking that equation finds nothing. The check must compute what the problem asks for at this place. Code
+# corrects arithmetic, not a wrong plan. That is why GenPRM asks for an analysis *and* code.
 #
 # </details>
 
 # %% [markdown]
 # ## 6 ThinkPRM: one chain for the whole solution
 #
-# ThinkPRM's judge reads a *prefix*, a solution up to and with one step, and writes one *chain*: a critique with a
-# verdict for each step, then the question whether all are right. Its score is $P(\text{yes})$ behind that question. In
-# training only chains are kept whose every verdict matches its label.
+# ThinkPRM's judge reads a *prefix*, the solution up to some step, and writes one *chain*: a critique with a verdict for
+# each step, then the question whether all steps are right. Its score is the probability of a yes after that question
+# (the embedded model answers `+` or `-`). Training keeps only the chains in which every verdict matches its label.
 
 # %%
 show.source(chains.step_verdicts)
@@ -441,8 +444,8 @@ for toy, tokens in [((True, False), 60), ((True, None), 60), ((True, False), 160
     print(read, tokens, "-> kept:", chains.keep_chain(read, labels, tokens, 100))
 
 # %% [markdown]
-# The run that ships has no trained ThinkPRM judge, so the chain below is *made* as its training data are: critiques of
-# single steps, by the run's StepWiser judge, are put together by `compose`, and the final answer is appended.
+# The included run has no trained ThinkPRM judge. So we make a chain in the way its training data are made: `compose`
+# joins critiques of single steps, here by the run's StepWiser judge, and the final answer is appended.
 
 # %%
 own = judged("stepwiser")
@@ -491,7 +494,7 @@ base_shares, our_shares = (
 )
 show.picture(
     pictures.grouped_shares(
-        groups, "chains that pass the filter", f"Of the untrained base's chains pass {base_shares}"
+        groups, "chains that pass the filter", f"Untrained base, chains that pass: {base_shares}"
     ),
     "Share of composed chains that pass ThinkPRM's filter, by the length of the prefix. Of the "
     f"untrained base's: {base_shares}; of StepWiser's: {our_shares}.",
@@ -502,9 +505,9 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# If one verdict is right with probability $a$, a chain over $n$ steps passes with about $a^n$: long solutions become
-# rare, and those that are left are the easy ones. It also keeps critiques that are right for a wrong reason. The gain:
-# what is left has no verdict that contradicts a label, and a few thousand chains were enough in the paper.
+# If one verdict is right with probability $a$, a chain over $n$ steps passes with probability about $a^n$: long
+# solutions become rare, and mostly easy ones remain. The filter also keeps verdicts that are right for a wrong reason.
+# The gain is that no remaining verdict contradicts a label; in the paper, a few thousand chains were enough.
 #
 # </details>
 
@@ -512,7 +515,8 @@ show.picture(
 # ## 7 Votes: more tokens at judging time
 #
 # A judge that samples can be asked $k$ times; the majority decides. *Maj@k* is the F1 of the majority of $k$ votes. A
-# tie counts as Negative.
+# tie counts as Negative. Maj@1 is one *sampled* reply; the F1s of sections 2 and 3 are of *greedy* replies, so they
+# differ.
 
 # %%
 show.source(vote)
@@ -543,24 +547,24 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# Two votes that differ are a tie, and a tie is Negative. A step passes only if both votes pass it, so right solutions
-# fail more often. Even numbers of votes make the judge stricter; with more votes ties become rare. Odd numbers avoid
-# them.
+# Two votes that differ are a tie, and a tie is Negative. A step passes only if both votes are Positive, so right
+# solutions are rejected more often. Even numbers of votes make the judge stricter. With more votes ties become rare;
+# with an odd number of readable votes there are none.
 #
 # </details>
 
 # %% [markdown]
 # ## 8 F1 against labels, and against all that was spent
 #
-# "A tenth of the labels is enough" is a claim about labels. But what makes a judge cheap? Labels are rollouts, and
-# training with few labels still samples many replies. So there are two curves: F1 against labels, and against
-# *compute*.
+# "A tenth of the labels is enough" is a claim about labels. But labels are not the only cost: training with few labels
+# still samples many replies. So there are two curves: F1 against labels, and F1 against *compute*.
 #
 # The study `data-efficiency` measures both, from 24 to 8,000 labels. If its results are here, the picture shows them.
 # Otherwise it shows the small version that the run holds: all labels, a tenth, a hundredth.
 #
-# Of every training the run saved how many tokens it sampled or learnt from. A label costs the tokens of its rollouts,
-# and the classifier's validation labels count too. Prompts are left out.
+# For every training the run saved how many tokens it sampled or learnt from. A label costs the tokens of its rollouts,
+# and the classifier's validation labels count too. Prompts are left out, and so is the classifier's training, which
+# learns from one token a label.
 
 # %%
 study = study_results("data-efficiency")
@@ -621,9 +625,9 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# A reviewer asks for compute: with it, a method cannot look cheap by moving its costs elsewhere. If labels are made by
-# people, the first panel is the one that counts, because a label then costs more than a million tokens. With rollouts
-# both are compute, and only the sum is fair.
+# A reviewer asks for compute: there a method cannot look cheap because its cost is elsewhere. If people make the
+# labels, the first panel counts, because their time costs far more than the tokens. If rollouts make the labels, labels
+# and training are both compute, and only their sum is fair.
 #
 # </details>
 
@@ -640,9 +644,9 @@ for entry in registry.REGISTRY:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# The others are trained by naming them, `python -m minisw.reproduce --judge.judges genprm thinkprm …`. But no judge has
-# to be part of minisw: `python -m minisw.evaluate` reads a file with one line for each solution. Three toy lines.
-# *Predict first*: the first-error F1.
+# To train the others, name them: `python -m minisw.reproduce --judge.judges genprm thinkprm …`. But a judge need not
+# be part of minisw: `python -m minisw.evaluate` reads a file with one line for each solution, and prints percentages.
+# Three toy lines. *Predict first*: the first-error F1.
 
 # %%
 place = tempfile.TemporaryDirectory()
@@ -664,8 +668,8 @@ toy_lines = [
 print("\n".join(evaluate("toy.jsonl").splitlines()[:5]))
 
 # %% [markdown]
-# And a real one. Your own judge may be a combination of others: here a step passes only if both cheap judges, with a
-# tenth and with a hundredth of the labels, pass it. Does it come near StepWiser with all labels?
+# Now a real judge, made of two others: a step passes only if both cheap judges, with a tenth and with a hundredth of
+# the labels, pass it. Does it come near StepWiser with all labels?
 
 # %%
 def write(name: str, judgments) -> None:
@@ -685,7 +689,7 @@ both = [
 write("both", both)
 write("stepwiser", [[(j.verdict, j.tokens) for j in own] for own in judged("stepwiser")])
 printed = evaluate("both.jsonl", "--compare", "stepwiser.jsonl").split("\n\n")
-print(printed[0], printed[-1], sep="\n\n")
+print(printed[0], next(text for text in printed if " minus " in text), sep="\n\n")
 
 # %%
 of_both = [metrics.predict([verdict for verdict, _ in own]) for own in both]
@@ -708,14 +712,15 @@ show.picture(
 )  # fmt: skip
 
 # %% [markdown]
-# **Question.** Asking two judges and rejecting if either objects raises one of the two shares. Which one, and what is
-# the price?
+# **Question.** Compare the combination with each of the two cheap judges *alone*. Which of the two shares does it
+# usually raise, and what is the price?
 #
 # <details><summary>Answer</summary>
 #
-# More errors are found, and fewer right solutions pass: a false alarm of either is enough. The combination pays if the
-# judges miss *different* errors and raise few false alarms. It also pays twice the tokens. The interval says whether
-# this many solutions can tell it from the other judge at all.
+# It rejects whatever one of the two rejects. So it usually finds more errors, and it passes fewer right solutions,
+# because one false alarm is enough. A false alarm before the first error also spoils a find. The combination helps if
+# the judges miss *different* errors and raise few false alarms. It costs the tokens of both. The picture compares it
+# with a third judge: the interval in the title says whether these solutions can tell the two apart.
 #
 # </details>
 

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 05 · Search: a judge steers, and what that costs
 #
-# **You will be able to** run chunk-reset with any policy and any judge, keep its books, say in advance how good a
+# **You will be able to** run chunk-reset with any policy and any judge, count its tokens, say in advance how good a
 # judge must be, and compare search methods at equal tokens.
 #
 # **Time:** 2 minutes to run on two cores, 35 minutes to read. **Needs:** `pip install -e '.[course]'` in a checkout,
 # no GPU; notebook 00, and Bayes' rule.
 #
-# All searches come from the finished run that `open_run()` opens. One cell, with the tag *live*, searches itself.
+# Most searches come from the finished run that `open_run()` opens. The cell with the tag *live* runs a search.
 
 # %%
 import itertools
@@ -41,8 +41,8 @@ print(f"{len(problems)} problems, {count} plain samples of each")
 # ## 1 Chunk-reset, with a scripted policy
 #
 # *Chunk-reset* (StepWiser §4.4) samples one chunk and asks the judge. If the verdict is Positive, the chunk is kept,
-# and the search goes on behind it. If it is Negative, the chunk is discarded and sampled again at the same place, at
-# most 5 times; then the last try is kept, whatever it is.
+# and the search continues after it. If it is Negative, the chunk is discarded and sampled again at the same place.
+# There are at most 5 tries; the last one is kept, whatever its verdict.
 #
 # `chunk_reset` takes two functions: `propose` samples the next chunk of every open solution, `judge` judges these
 # chunks. A script can play either of them.
@@ -102,9 +102,9 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# Plain sampling too, at five times the cost: the last of five tries is as good as the first, because nothing was
-# chosen. Rejecting helps only if right and wrong chunks are rejected at different rates. This is why random rejection
-# is a good control.
+# Plain sampling too, at five times the cost: the last of five tries is as good as the first, because the verdicts did
+# not depend on the chunks. Rejecting helps only if right and wrong chunks are rejected at different rates. That is why
+# random rejection is a good control.
 #
 # </details>
 
@@ -174,10 +174,10 @@ show.picture(
 # </details>
 
 # %% [markdown]
-# ## 3 The books: who spent which tokens
+# ## 3 Accounting: who spent which tokens
 #
-# Every method must pay for all that was sampled: the policy's kept tokens, its rejected tokens, and *the judge's*.
-# The paper counts no judge tokens. With a judge that reasons, they are most of the bill.
+# The cost of a method is all that was sampled: the policy's kept tokens, its rejected tokens, and *the judge's*. The
+# paper counts no judge tokens. With a judge that reasons, they are most of the cost.
 #
 # A fair comparison gives every method the same tokens $B$ in all. `samples_within` says how many plain samples of
 # each problem that pays for.
@@ -222,7 +222,7 @@ show.picture(
 # <details><summary>Answer</summary>
 #
 # Each of its candidates must be judged, chunk by chunk, and a judged solution costs several times as much as a bare
-# one. Its N is small. A cheaper judge, or one verdict a solution, would move that balance.
+# one. So its N is small. With a cheaper judge, or one verdict for a whole solution, N would be larger.
 #
 # </details>
 
@@ -276,9 +276,8 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# No. With more samples the majority converges to the policy's most likely answer, and stops there. Where that is
-# wrong, more votes only make it surer. A judge can close the gap, if it knows right from wrong where the policy does
-# not.
+# No. With more samples the majority converges to the policy's most likely answer. Where that is wrong, more votes only
+# confirm it. A judge can close the gap if it tells right from wrong where the policy cannot.
 #
 # </details>
 
@@ -291,7 +290,7 @@ show.picture(
 #
 # $$\frac{p\,t}{p\,t + (1-p)\,f}$$
 #
-# This leaves out the limit of tries. With one, a last try that was rejected is kept all the same.
+# The formula has no limit of tries. With a limit, the last try is kept even if it is rejected.
 
 # %%
 show.source(theory.kept_right)
@@ -307,8 +306,9 @@ for t, f in [(0.9, 0.1), (0.5, 0.5), (0.1, 0.0)]:
     print(f"t = {t}, f = {f}: {values[0]:.3f} without a limit, {values[1]:.3f} with {limit} tries")
 
 # %% [markdown]
-# `measure` counts $p$, $t$ and $f$ in the run's own searches, with the exact labels of this toy task. Only tries
-# behind right chunks count: behind a wrong one, nothing is right.
+# `measure` counts $p$, $t$ and $f$ in the run's own searches, with the exact labels of this toy task. It counts only
+# tries that follow right chunks: after a wrong chunk, no chunk is right. The rows differ in $p$, because a search whose
+# judge rejects wrong chunks has more tries at hard places.
 
 # %%
 exact = run.task.exact_labels
@@ -337,9 +337,9 @@ show.picture(
 #
 # <details><summary>Answer</summary>
 #
-# With a limit, rejected chunks are kept too; the last column counts that. But both use one $p$, one $t$ and one $f$
-# for all places, and places differ: where the policy is weak, most tries are wrong, and a judge built on the same base
-# may be weak as well. The tries at one place are alike, too: a wrong chunk that passes once would pass again.
+# The last column includes the limit of tries, the one before does not. But both use one $p$, one $t$ and one $f$ for
+# all places, and places differ: where the policy is weak, most tries are wrong, and a judge built on the same base may
+# be weak as well. Also, the tries at one place are alike: a judge that accepts one wrong try would accept others.
 #
 # </details>
 
@@ -378,7 +378,9 @@ if study and study.get("judges"):
     ylabel = "accuracy of chunk-reset"
 best = max(shown, key=lambda name: shown[name][1])
 show.picture(
-    pictures.judge_scatter(shown, "first-error F1", ylabel, f"“{best}” is worth most"),
+    pictures.judge_scatter(
+        shown, "first-error F1", ylabel, f"“{best}” has the highest {ylabel}: {shown[best][1]:.2f}"
+    ),
     f"A point for each of {len(shown)} judges, F1 against the {ylabel}: the highest is {best} with "
     f"{shown[best][1]:.2f}, the lowest has {min(y for _, y in shown.values()):.2f}.",
 )
@@ -475,13 +477,13 @@ show.picture(
 )
 
 # %% [markdown]
-# **Question.** When is the majority the better buy?
+# **Question.** When is the majority the better choice?
 #
 # <details><summary>Answer</summary>
 #
-# When the judge is dear or weak, when the budget is small (one chunk-reset search costs as much as several samples,
-# and cannot be bought in part), and when the policy's most likely answer is right. Chunk-reset needs a judge that sees
-# errors that the policy makes often. Read the intervals: what do so few problems not decide?
+# When the judge is expensive or weak; when the budget is small, because one chunk-reset search costs as much as several
+# samples; and when the policy's most likely answer is right. Chunk-reset needs a judge that sees the errors that the
+# policy often makes. Read the intervals: which comparisons do so few problems leave open?
 #
 # </details>
 
@@ -491,6 +493,6 @@ show.picture(
 # 1. Script a judge with $t = 0.9$ and $f = 0.3$ and a policy with $p = 0.7$, run chunk-reset on 2,000 toy problems of
 #    one chunk, and compare the share of right kept chunks with `kept_right(0.7, 0.9, 0.3, 5)`.
 # 2. In section 2, search the six problems again with `Retries(keep="best")` and with `Retries(temperature=1.3)`. Do
-#    the books change more than the answers? How many problems would you need to tell?
+#    the token counts change more than the answers? How many problems would you need to tell?
 # 3. Chunk-reset never goes back behind a kept chunk. Design a search that can, with the same budget: when should it go
 #    back, and how do you count its tokens?

@@ -2,7 +2,7 @@
 # # 07 · Your own GPU: a run that fits, and a result that means something
 #
 # **You will be able to** say before a run whether it fits and what it can show, read a run that shows nothing, find
-# the sick training among four, and measure a judge of your own.
+# the failed training among four, and measure a judge of your own.
 #
 # **Time:** 1 minute to run on two cores, 30 minutes to read. **Needs:** `pip install -e '.[course]'` in a checkout,
 # or the wheel; no GPU; notebooks 00 and 03.
@@ -54,15 +54,16 @@ print(f"{facts['hardware']['cores']} CPU cores, {real['evaluate']['items']} solu
 # %% [markdown]
 # ## 1 Will it fit?
 #
-# A run has two largest moments: a micro-batch of GRPO, which keeps activations for the backward pass, and a full
-# batch of rollouts, which keeps the keys and values of all rows. They take turns, so the run needs the larger one:
+# A run needs most memory at two moments: in a micro-batch of GRPO, which keeps activations for the backward pass, and
+# in a full batch of rollouts, which keeps the keys and values of all rows. They never happen at once, so the larger one
+# counts:
 #
 # $$\text{peak} = W + A + \max(\text{activations} + \text{logits},\
 # \text{merged} + \text{cache} + \text{probabilities})$$
 #
-# $W$ are the weights and $A$ the adapters with gradients and moments of AdamW. The cache has
-# $2 \cdot L \cdot d \cdot b$ bytes a token and row, with $L$ layers, $d$ numbers for the keys of a layer and $b$
-# bytes a number.
+# $W$ are the weights, and $A$ the adapters with their gradients and AdamW's moments; the other parts are explained
+# below. The cache takes $2 \cdot L \cdot d \cdot b$ bytes for each token of each row: keys and values (2) of $L$
+# layers, with $d$ numbers of $b$ bytes each.
 
 # %%
 show.source(memory.Estimate)
@@ -107,7 +108,7 @@ show.picture(
 
 # %% [markdown]
 # These figures are computed from shapes. A run computes them before its first stage, measures both moments if there
-# is a GPU, and stops with one line if they do not fit. Here it is told that only a tenth of a gigabyte is free:
+# is a GPU, and stops with one line if they do not fit. Here we pretend that only a tenth of a gigabyte is free:
 
 # %%
 try:
@@ -200,7 +201,7 @@ for name, size in sizes.items():
 print(f"--preset gpu-8gb judges {PRESETS['gpu-8gb'].evaluate.solutions} of each part")
 
 # %% [markdown]
-# ## 3 Four curves: which one is sick?
+# ## 3 Four curves: which training fails?
 #
 # Labels are balanced, so a judge that guesses earns a reward of ½. Over $N$ replies the mean reward has a standard
 # error of at least
@@ -222,7 +223,9 @@ watched = {"reward": "reward", "frac_reward_zero_std": "tied groups"}
 watched |= {"verdicts/positive": "share Positive"}
 ends = ", ".join(f"{name} {curve[-1]['reward']:.2f}" for name, curve in curves.items())
 show.picture(
-    training_pictures.training_curves(curves, watched, "Three rewards rise, one stays near ½"),
+    training_pictures.training_curves(
+        curves, watched, f"The last rewards: {ends}; guessing earns ½"
+    ),
     f"Reward, tied groups and share of Positive verdicts of four trainings, A to D. The last "
     f"rewards are {ends}. C did not log its verdicts.",
 )
@@ -248,14 +251,14 @@ for name, curve in curves.items():
     print(f"{name}: reward {first:.2f} to {last:.2f}; {judged};", *(warnings or ["no warning"]))
 
 # %% [markdown]
-# **Question.** Which one is sick? And is the highest reward that of the best judge?
+# **Question.** Which training fails? And does the best judge have the highest reward?
 #
 # <details><summary>Answer</summary>
 #
-# C is sick: its reward stays near ½, which guessing earns too. *No warning says so*, since its groups are not tied and
-# its replies do not shrink. Watch the reward against what guessing earns. And rewards of trainings on different labels
+# C fails: its reward stays near ½, which guessing earns too. *No warning says so*, because its groups are not tied and
+# its replies do not shrink. Compare the reward with what guessing earns. Rewards of trainings on different labels
 # cannot be compared: B sees the same few steps again and again, and its reward says how well it judges *those*. Only
-# held-out solutions tell memory from skill.
+# held-out solutions show how well it judges others.
 #
 # </details>
 

@@ -107,13 +107,13 @@ def test_series_differ_in_more_than_colour(name):
 
 def test_the_threshold_is_judged_where_it_was_chosen():
     figure = FIGURES["thresholds"]()
-    assert title_of(figure) == "The threshold that gives 0.50 on validation gives 0.30 on test"
+    assert title_of(figure) == "The threshold with F1 0.50 on validation has F1 0.30 on test"
     assert list(figure.axes[0].lines[-1].get_xdata()) == [0.4, 0.4] and " chosen: 0.40" in texts(figure)
 
 
 def test_scores_of_wrong_steps_hang_below_and_shares_add_up_to_one():
     figure = FIGURES["scores"]()
-    assert title_of(figure) == "At 0.60 and above: 75% of the right and 0% of the wrong steps"
+    assert title_of(figure) == "The threshold 0.60 passes 75% of right, 0% of wrong steps"
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert sum(h for h in heights if h > 0) == pytest.approx(1) and sum(h for h in heights if h < 0) == pytest.approx(-1)
     assert {"right steps (4)", "wrong steps (1)"} <= {*texts(figure)}
@@ -153,7 +153,7 @@ def test_the_title_names_who_gains_most_from_votes():
 
 def test_costs_compare_the_ends_of_the_best_judge():
     figure = FIGURES["costs"]()
-    assert title_of(figure) == "A with 1/10 of the labels: F1 -0.10, at 1/2.5 of the cost"
+    assert title_of(figure) == "A with 1/10 of the labels: F1 0.80 instead of 0.90, for 1/2.5 of the cost"
     lines = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert list(lines[0].get_xdata()) == [10, 100] and all(axis.get_xscale() == "log" for axis in figure.axes)
 

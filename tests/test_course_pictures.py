@@ -177,7 +177,7 @@ def test_lollipops_point_where_the_advantage_does():
 
 def test_unlikely_tokens_are_underlined_and_lines_break():
     axis = FIGURES["tokens"]().axes[0]
-    assert axis.get_title() == "2 of 4 tokens were less likely than ½ (underlined)"
+    assert axis.get_title() == "Tokens less likely than ½ (underlined): 2 of 4"
     assert [tuple(line.get_xdata()) for line in axis.lines] == [(3, 6)]  # ": $" alone: a line break is not drawn
     assert [(t.get_position(), t.get_text()) for t in axis.texts][-1] == ((0, 1), "x")
     wide = training.shaded_tokens(["a" * training.LINE_WIDTH, "b"], [0, 0]).axes[0]
@@ -254,7 +254,7 @@ def test_a_boundary_is_the_smallest_value_that_passes():
 
 def test_agreement_has_its_intervals_and_its_best():
     figure = FIGURES["agreement"]()
-    assert title_of(figure) == "Best: rel_ratio with M = 1, 0.80"
+    assert title_of(figure) == "rel_ratio with M = 1 agrees best with exact labels: 0.80"
     ends = [[tuple(round(float(y), 2) for _, y in segment) for segment in c.get_segments()] for c in figure.axes[0].collections]
     assert ends == [[(0.5, 0.65), (0.6, 0.75)], [(0.7, 0.85), (0.65, 0.8)]]
 
@@ -305,5 +305,5 @@ def test_half_widths_fall_with_the_root_of_the_number():
         pytest.approx([0.2, 0.1, 0.05]), pytest.approx([0.3, 0.15, 0.075])
     ]  # fmt: skip
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["60", "240", "960"]
-    assert axis.get_title() == "Intervals as narrow as a difference of 0.1 need up to 540 solutions"
+    assert axis.get_title() == "A half-width of 0.1 needs up to 540 solutions"
     assert machine.needed_items(60, 0.2, 0.2) == 60 and machine.needed_items(60, 0.2, 0.1) == 240

@@ -87,8 +87,8 @@ def test_bars_differ_in_their_hatches(name):
 def test_filters_are_compared_by_kind():
     figure = FIGURES["accepted"]()
     assert [bar.get_height() for bar in figure.axes[0].patches] == [1, 0, 1, 0.9]
-    assert title_of(figure) == "lenient accepts more than strict of: spaces"
-    assert title_of(segments.accepted({"a": {"x": 1.0}, "b": {"x": 1.0}})).endswith("no kind of copy")
+    assert title_of(figure) == "“spaces”: strict accepts 0% of the copies, lenient 90%"
+    assert title_of(segments.accepted({"a": {"x": 1.0}, "b": {"x": 1.0}})).endswith("a accepts 100% of the copies, b 100%")
 
 
 def test_kinds_of_a_row_follow_its_targets_and_not_its_tokens():
@@ -127,7 +127,7 @@ def test_histograms_of_chunks_are_shares_and_add_up():
     lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
     assert all(sum(shares) == pytest.approx(1) for shares in lines.values())
     assert lines["chunks: mean 2.7"] == pytest.approx([0, 2 / 3, 0, 1 / 3, 0])
-    assert title_of(figure) == "chunks: 2.7 parts a solution, lines: 4.0"
+    assert title_of(figure) == "On average 2.7 chunks a solution; cut at lines, 4.0 parts"
 
 
 # --- selection -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 20  # of the histograms of scores and of differences
+WIDE_BARS = 8  # as many bars of a figure have room for "k/n" above them
 STYLES = ("-", "--", "-.", ":")
 Point = tuple[float, float, tuple[float, float]]  # x, F1 and its interval
 
@@ -31,7 +32,7 @@ def threshold_curves(thresholds: Sequence[float], f1: Mapping[str, Sequence[floa
     first, *_, last = f1.values()
     at = min(range(len(thresholds)), key=lambda i: abs(thresholds[i] - chosen))
     axis.set(xlabel="threshold: steps with a lower score are called wrong", ylabel="first-error F1", ylim=(0, None))
-    axis.set_title(f"The threshold that gives {first[at]:.2f} on validation gives {last[at]:.2f} on test")
+    axis.set_title(f"The threshold with F1 {first[at]:.2f} on validation has F1 {last[at]:.2f} on test")
     axis.legend(fontsize=9)
     return figure
 
@@ -53,7 +54,7 @@ def score_histograms(scores: Sequence[float], labels: Sequence[bool], threshold:
     axis.axhline(0, color="black", linewidth=0.8)
     axis.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
     axis.set(xlabel="score P(+)", ylabel="share of the steps", xlim=(0, 1))
-    axis.set_title(f"At {threshold:.2f} and above: {shares[True]:.0%} of the right and {shares[False]:.0%} of the wrong steps")
+    axis.set_title(f"The threshold {threshold:.2f} passes {shares[True]:.0%} of right, {shares[False]:.0%} of wrong steps")
     axis.legend(fontsize=9)
     return figure
 
@@ -113,9 +114,9 @@ def reliability_diagram(judges: Mapping[str, tuple[Sequence[float], Sequence[boo
             error = [[max(0.0, row["share"] - low)], [max(0.0, high - row["share"])]]
             style = {"color": COLOURS[number], "marker": MARKERS[number], "capsize": 3}
             axis.errorbar(row["probability"], row["share"], error, **style)
-            axis.annotate(str(row["count"]), (row["probability"], low), xytext=(0, -11), textcoords="offset points", fontsize=9,
-                          ha="center")  # fmt: skip
-        axis.set(xlabel="P(Positive), mean of the bin", title=f"{name}: {errors[name]:.2f}")
+            place = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center", "bbox": {"color": "white", "pad": 0.3}}
+            axis.annotate(str(row["count"]), (row["probability"], low), fontsize=9, **place)
+        axis.set(xlabel="P(Positive), mean of the bin\n(numbers: steps in the bin)", title=f"{name}: {errors[name]:.2f}")
         axis.set(xlim=(-0.05, 1.05), ylim=(-0.12, 1.05))
     axes[0].set_ylabel("share of right steps")
     axes[0].legend(fontsize=9, loc="lower right")
@@ -125,9 +126,14 @@ def reliability_diagram(judges: Mapping[str, tuple[Sequence[float], Sequence[boo
 
 
 def grouped_shares(groups: Mapping[str, Mapping[str, tuple[int, int]]], ylabel: str, title: str) -> Figure:
-    """Shares as bars with Wilson's interval and "k/n": a group of bars for each key, a bar for each of its kinds."""
+    """Shares as bars with Wilson's interval and "k/n": a group of bars for each key, a bar for each of its kinds.
+
+    Many bars are too narrow for "k/n": they have percentages, and the largest n stands below their group.
+    """
     figure, (axis,) = canvas(8, 3.4)
     kinds = list(dict.fromkeys(kind for own in groups.values() for kind in own))
+    crowded = len(groups) * len(kinds) > WIDE_BARS
+    names = [f"{name}\nn = {max(n for _, n in own.values())}" if crowded else name for name, own in groups.items()]
     width = 0.8 / len(kinds)
     for number, kind in enumerate(kinds):
         for place, own in enumerate(groups.values()):
@@ -139,9 +145,10 @@ def grouped_shares(groups: Mapping[str, Mapping[str, tuple[int, int]]], ylabel: 
             error = [[max(0.0, k / n - low)], [max(0.0, high - k / n)]]
             hatch = ("", "//", "..", "xx")[number % 4]
             axis.bar(at, k / n, width * 0.9, yerr=error, capsize=3, color=COLOURS[number], hatch=hatch, edgecolor="white")
-            axis.annotate(f"{k}/{n}", (at, high), xytext=(0, 2), textcoords="offset points", fontsize=9, ha="center")
+            text = f"{k / n:.0%}" if crowded else f"{k}/{n}"
+            axis.annotate(text, (at, high), xytext=(0, 2), textcoords="offset points", fontsize=9, ha="center")
         axis.bar(0, 0, color=COLOURS[number], hatch=("", "//", "..", "xx")[number % 4], edgecolor="white", label=kind)
-    axis.set(xticks=range(len(groups)), xticklabels=list(groups), ylabel=ylabel, ylim=(0, 1.13), title=title)
+    axis.set(xticks=range(len(groups)), xticklabels=names, ylabel=ylabel, ylim=(0, 1.13), title=title)
     axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -182,10 +189,10 @@ def cost_panels(panels: Mapping[str, Mapping[str, Sequence[Point]]]) -> Figure:
     axes[-1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     first, last = list(panels)[0], list(panels)[-1]
     best = max(panels[first], key=lambda judge: max(f1 for _, f1, _ in panels[first][judge]))
-    (few, low, _), (many, high, _) = min(panels[first][best]), max(panels[first][best])
-    costs = [x for x, _, _ in panels[last][best]]
-    share, cost = f"1/{many / few:.0f} of the {first}", f"1/{max(costs) / min(costs):.1f} of the cost"
-    figure.suptitle(f"{best} with {share}: F1 {low - high:+.2f}, at {cost}")
+    (few, *least), (many, *most) = min(panels[first][best]), max(panels[first][best])
+    spent = {tuple(own): cost for cost, *own in panels[last][best]}  # by F1 and interval
+    share, cost = f"1/{many / few:.0f} of the {first}", f"1/{spent[tuple(most)] / spent[tuple(least)]:.1f} of the cost"
+    figure.suptitle(f"{best} with {share}: F1 {least[0]:.2f} instead of {most[0]:.2f}, for {cost}")
     return figure
 
 

@@ -92,7 +92,7 @@ def half_widths(items: int, halves: Mapping[str, float], sizes: Sequence[int], e
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()
     most = max(needed_items(items, half, effect) for half in halves.values())
-    axis.set_title(f"Intervals as narrow as a difference of {effect:g} need up to {most} solutions")
+    axis.set_title(f"A half-width of {effect:g} needs up to {most} solutions")
     axis.legend(fontsize=9)
     return figure
 

@@ -42,7 +42,8 @@ def trees(searches: Mapping[str, Sequence[Try]]) -> Figure:
             axis.scatter(x, y, marker=marker, color=colour, label=label, s=70, zorder=2)
         for t in tries:
             word = f"{SIGNS[t.verdict]} {t.text.split()[0]}"
-            axis.annotate(word, (t.position + 1, t.attempt), xytext=(7, 5), textcoords="offset points", fontsize=9)
+            place = {"xytext": (7, 5), "textcoords": "offset points", "bbox": {"color": "white", "pad": 0.5}}
+            axis.annotate(word, (t.position + 1, t.attempt), fontsize=9, **place)
         places = sorted({t.position + 1 for t in tries})
         axis.set(xlabel="chunk", xticks=places, yticks=range(1, most + 1), title=f"{name}: {len(tries)} tries")
         axis.set(xlim=(0.6, places[-1] + 0.95), ylim=(most + 0.5, 0.4))
@@ -111,7 +112,7 @@ def votes_curve(counts: Sequence[int], curves: Mapping[str, Sequence[float]]) ->
     first, last = list(curves)[0], list(curves)[-1]
     axis.set(xlabel="samples of each problem", ylabel="accuracy", ylim=(0, 1.02), xticks=list(counts))
     axis.grid(alpha=0.3)
-    axis.set_title(f"Of {counts[-1]} samples: {first} {curves[first][-1]:.2f}, {last} {curves[last][-1]:.2f}")
+    axis.set_title(f"With {counts[-1]} samples: {first} {curves[first][-1]:.2f}, {last} {curves[last][-1]:.2f}")
     axis.legend(fontsize=9, loc="lower right")
     return figure
 

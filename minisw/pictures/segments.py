@@ -30,8 +30,8 @@ def accepted(shares: Mapping[str, Mapping[str, float]]) -> Figure:
             axis.annotate(f"{own[kind]:.0%}", (at + 0.4 * number - 0.2, own[kind]), **text)
     axis.set(xticks=range(len(kinds)), xticklabels=kinds, ylim=(0, 1.18), ylabel="share accepted")
     (first, one), (second, other) = list(shares.items())[:2]
-    gained = [kind for kind in kinds if other[kind] > one[kind]]
-    axis.set_title(f"{second} accepts more than {first} of: {', '.join(gained) or 'no kind of copy'}")
+    widest = max(kinds, key=lambda kind: abs(other[kind] - one[kind]))
+    axis.set_title(f"“{widest}”: {first} accepts {one[widest]:.0%} of the copies, {second} {other[widest]:.0%}")
     figure.legend(fontsize=9, ncols=2, loc="outside lower center")
     return figure
 
@@ -83,8 +83,9 @@ def format_learnt(curve: Sequence[dict], groups: Mapping[str, tuple[int, int, in
     `groups` maps a policy to (solutions that keep the format, right solutions, all solutions); shares have Wilson's 95% interval.
     """
     figure, axes = canvas(9, 3.4, 2)
+    figure.get_layout_engine().set(wspace=0.08)
     axes[0].plot([step["step"] for step in curve], [step["loss"] for step in curve], color=COLOURS[0], marker="o", markersize=3)
-    axes[0].set(xlabel="step", ylabel="nats a target token", title="loss", ylim=(0, None))
+    axes[0].set(xlabel="step", ylabel="loss (nats per target token)", ylim=(0, None))
     axes[0].grid(alpha=0.3)
     for number, name in enumerate(("keeps the format", "right answer")):
         for at, (*counts, total) in enumerate(groups.values()):
@@ -94,7 +95,7 @@ def format_learnt(curve: Sequence[dict], groups: Mapping[str, tuple[int, int, in
             axes[1].errorbar(share, at + 0.24 * number - 0.12, xerr=error, linestyle="none", **style)
             axes[1].annotate(f"{share:.2f}", (share, at + 0.24 * number - 0.12), xytext=(0, 5), textcoords="offset points",
                              fontsize=9, ha="center")  # fmt: skip
-    axes[1].set(yticks=range(len(groups)), yticklabels=list(groups), xlim=(-0.07, 1.07), xlabel="share of the solutions")
+    axes[1].set(yticks=range(len(groups)), yticklabels=list(groups), xlim=(-0.12, 1.12), xlabel="share of the solutions")
     axes[1].set_ylim(len(groups) - 0.5, -0.6)
     figure.legend(fontsize=9, ncols=2, loc="outside lower right")
     (first, *_, all_first), (last, *_, all_last) = list(groups.values())[0], list(groups.values())[-1]
@@ -115,7 +116,7 @@ def chunk_counts(counts: Mapping[str, Sequence[int]]) -> Figure:
         axis.plot(range(1, most + 1), shares, label=f"{name}: mean {mean(own):.1f}", **style)
     axis.set(xlabel="parts of a solution", ylabel="share of the solutions", ylim=(0, None), xticks=range(1, most + 1))
     (first, own), (second, others) = list(counts.items())[:2]
-    axis.set_title(f"{first}: {mean(own):.1f} parts a solution, {second}: {mean(others):.1f}")
+    axis.set_title(f"On average {mean(own):.1f} {first} a solution; cut at {second}, {mean(others):.1f} parts")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9, loc="upper right")
     return figure

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 POSITIVE, NEGATIVE, UNKNOWN = COLOURS[0], COLOURS[1], "#999999"
 SIGNS = {True: "+", False: "−", None: "?"}
-CHARACTERS = 62  # of a chunk that are shown
+CHARACTERS = 80  # of a chunk that are shown
 
 
 def colour_of(verdict: bool | None) -> str:
@@ -35,7 +35,7 @@ def solution_strip(chunks: Sequence[str], title: str, verdicts: Sequence[bool | 
         axis.text(0.07, i, text.replace("$", r"\$"), va="center", fontsize=10, backgroundcolor="white")
         if verdicts:
             axis.text(0.96, i, SIGNS[verdict], va="center", ha="center", fontsize=14, weight="bold", backgroundcolor="white")
-    axis.set(xlim=(0, 1), ylim=(len(chunks) - 0.5, -0.5), title=title)
+    axis.set(xlim=(-0.005, 1.005), ylim=(len(chunks) - 0.5, -0.5), title=title)
     axis.axis("off")
     return figure
 
@@ -91,7 +91,8 @@ def judge_f1(rows: Sequence[dict], judges: Sequence[str]) -> Figure:
                 error = [[max(0.0, f1 - low)], [max(0.0, high - f1)]]
                 label = {"": "greedy", "_sampled": "one sample"}[kind] if at == _first(by_id, judges, kind) else None
                 axis.errorbar(f1, at + offset, xerr=error, marker=marker, color=colour, capsize=4, label=label)
-                axis.annotate(f"{f1:.2f}", (f1, at + offset), xytext=(0, 5), textcoords="offset points", fontsize=9)
+                place = {"xytext": (0, -13 if kind else 5), "textcoords": "offset points", "ha": "center"}  # outside the pair
+                axis.annotate(f"{f1:.2f}", (f1, at + offset), fontsize=9, **place)
     best = max(judges, key=lambda judge: by_id[judge]["f1"])
     axis.set(yticks=range(len(judges)), yticklabels=[by_id[judge]["name"] for judge in judges], xlim=(0, 1.02))
     axis.set(ylim=(len(judges) - 0.5, -0.5), xlabel="first-error F1")
@@ -117,7 +118,9 @@ def search_tree(tries: Sequence[Try]) -> Figure:
         x, y = [t.position + 1 for t in own], [t.attempt for t in own]
         axis.scatter(x, y, marker=marker, color=colour, label=label, s=90, zorder=2)
     for t in tries:
-        axis.annotate(SIGNS[t.verdict], (t.position + 1, t.attempt), xytext=(9, -4), textcoords="offset points", fontsize=11)
+        place = {"xytext": (0, 7) if t.kept else (9, -4), "textcoords": "offset points"}  # lines run beside kept tries
+        place["ha"] = "center" if t.kept else "left"
+        axis.annotate(SIGNS[t.verdict], (t.position + 1, t.attempt), fontsize=11, **place)
     rejected = len(tries) - len(kept)
     axis.set(xlabel="chunk", ylabel="try")
     axis.set(xticks=sorted({t.position + 1 for t in tries}), yticks=sorted({t.attempt for t in tries}))

@@ -55,7 +55,7 @@ def shaded_tokens(tokens: Sequence[str], logprobs: Sequence[float]) -> Figure:
             axis.plot([at, at + len(text)], [row + 0.45] * 2, color=COLOURS[1], linewidth=2)
     unsure = sum(logprob < math.log(0.5) for logprob in logprobs)
     axis.set(xlim=(0, LINE_WIDTH), ylim=(places[-1][0] + 0.6, -0.6))
-    axis.set_title(f"{unsure} of {len(tokens)} tokens were less likely than ½ (underlined)")
+    axis.set_title(f"Tokens less likely than ½ (underlined): {unsure} of {len(tokens)}")
     axis.axis("off")
     bar = figure.colorbar(mpl.cm.ScalarMappable(scale, colours), ax=axis, orientation="horizontal", fraction=0.08, aspect=60)
     bar.set_label("log-probability", fontsize=9)

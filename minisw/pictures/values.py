@@ -50,7 +50,7 @@ def shared_tokens(starts: Sequence[int], branches: int, sampled: int) -> Figure:
     times = read["a prefix for each completion"] / read["one shared prefix"]
     axis.set(yticks=range(len(read)), yticklabels=list(read), xlabel="tokens", ylim=(1.6, -0.6))
     axis.set_title(f"Sharing reads {times:.0f} times fewer tokens")
-    axis.margins(x=0.15)
+    axis.margins(x=0.22)
     axis.legend(fontsize=9, loc="lower right")
     return figure
 
@@ -87,7 +87,7 @@ def rule_plane(rules: Sequence[str]) -> Figure:
         axis.plot([b for b, _ in points], [at for _, at in points], label=rule, linewidth=2, **style)
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     axis.set(xlabel="Q before the chunk", ylabel="Q after the chunk", xlim=(0, 1), ylim=(-0.02, 1))
-    axis.set_title("From a high value a rule of progress asks for more")
+    axis.set_title("The higher Q before the chunk, the more a rule of progress asks for")
     axis.legend(fontsize=9, loc="upper left", title="positive on and above")
     return figure
 
@@ -107,7 +107,7 @@ def agreement_curves(rows: Sequence[dict], intervals: Mapping[tuple[str, int], t
     sizes = sorted({row["m"] for row in rows})
     axis.set(xscale="log", xticks=sizes, xticklabels=[str(m) for m in sizes], xlabel="completions M", ylabel="balanced agreement")
     axis.minorticks_off()
-    axis.set_title(f"Best: {best['rule']} with M = {best['m']}, {best['balanced_agreement']:.2f}")
+    axis.set_title(f"{best['rule']} with M = {best['m']} agrees best with exact labels: {best['balanced_agreement']:.2f}")
     axis.legend(fontsize=9)
     return figure
 
