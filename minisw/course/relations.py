@@ -15,13 +15,23 @@ from typing import Any
 from minisw.verify import gradients
 from minisw.verify.remote import Failure, plain
 
+SHOWN = 120  # characters of a value in a message
 NOT_TRIED = "not tried"  # the sentence of a relation behind a failed anchor
 Relation = Callable[[Callable, Callable, random.Random], None]
 
 
 def expect(got: Any, want: Any, what: str) -> None:
     """AssertionError unless both are equal, floats up to rounding; a list may stand for a tuple."""
-    assert same(got, want), f"{what}: expected {_short(want)}, got {_short(got)}"
+    if not same(got, want):
+        raise AssertionError("{}: expected {}, got {}".format(what, *_excerpts(_text(want), _text(got))))
+
+
+def called_with(args: Sequence, kwargs: dict) -> str:
+    """", called with …" for a message; nothing if an argument is a function, which has no readable text."""
+    values = [*map(_text, args), *(f"{name}={_text(value)}" for name, value in kwargs.items())]
+    if any(callable(value) for value in (*args, *kwargs.values())):
+        return ""
+    return f", called with ({_excerpts(', '.join(values))[0]})"
 
 
 def value_and_gradient(call: Callable, position: int, *args: Any) -> tuple[Any, list]:
@@ -79,8 +89,17 @@ def failures(relations: Sequence[Relation], call: Callable, reference: Callable,
     return failed
 
 
-def _short(value: Any) -> str:
+def _excerpts(*texts: str) -> list[str]:
+    """Texts of at most 120 characters as they are. Longer ones begin shortly before the first place where the texts differ."""
+    if max(map(len, texts)) <= SHOWN:
+        return list(texts)
+    common = next((i for i, characters in enumerate(zip(*texts, strict=False)) if len({*characters}) > 1), 0)
+    begin = max(0, common - 40)
+    return [f"{'…' * (begin > 0)}{text[begin : begin + SHOWN]}{'…' * (len(text) > begin + SHOWN)}" for text in texts]
+
+
+def _text(value: Any) -> str:
     try:
-        return plain(repr(value.tolist() if is_tensor(value) and value.numel() < 100 else value)[:120])
+        return plain(repr(value.tolist() if is_tensor(value) and value.numel() < 100 else value))
     except ValueError:  # an integer of thousands of digits
         return "a huge number"
