@@ -16,7 +16,7 @@ from pathlib import Path
 
 from minisw.course import mutants
 from minisw.course.assignments import BUG_POINTS, REPORT_POINTS, Assignment
-from minisw.course.relations import called_with, failures, same
+from minisw.course.relations import failures, same, with_arguments
 from minisw.course.skeleton import visible_modules
 from minisw.verify.remote import Failure, Worker, plain
 from minisw.verify.sandbox import SandboxMissing, missing_layers
@@ -128,12 +128,7 @@ def run_part(worker: Worker, source: str, name: str, reference: Callable, relati
         return max(LEAST_SECONDS, TIMES_REFERENCE * (time.thread_time() - begin))
 
     def call(*args, **kwargs):
-        try:
-            return worker.call(name, args, kwargs, limit(args, kwargs))
-        except Failure as failure:
-            if failure.status != "exception":
-                raise
-            raise Failure("exception", f"{failure}{called_with(args, kwargs)}") from None
+        return worker.call(name, args, kwargs, limit(args, kwargs))
 
     call.gradient = lambda position, args: worker.gradient(name, args, position, limit(args, {}))
     try:
@@ -142,7 +137,7 @@ def run_part(worker: Worker, source: str, name: str, reference: Callable, relati
         worker.end()
         sentence = f"student.py cannot be loaded: {failure}"
         return {relation.__name__: (failure.status, sentence) for relation in relations}
-    failed = failures(relations, call, reference, seed)
+    failed = failures(relations, with_arguments(call), reference, seed)
     worker.end()
     return failed
 
@@ -163,10 +158,11 @@ def grade_bugs(assignment: Assignment, text: str, variant: str, lacking: list[st
     """The part "find the bug": a bug counts if right and wrong version give different results on the submitted arguments."""
     bugs = mutants.bugs(assignment, variant)
     failed: dict[str, str] = {}
+    missing = "no arguments were submitted"
     try:
-        examples, missing = json.loads(text), "no arguments were submitted"
+        examples = json.loads(text)
     except (ValueError, RecursionError) as error:
-        examples, missing = None, f"counterexamples.json is no JSON: {plain(error)}"
+        examples, missing = None, f"counterexamples.json is no JSON: {error}"
     with contextlib.closing(Worker(visible_modules(assignment, assignment.settings(variant), whole=True), lacking)) as worker:
         for name, mutant in bugs.items():
             example = examples.get(name) if isinstance(examples, dict) else None

@@ -9,7 +9,7 @@ import pytest
 from minisw.course import mutants, skeleton, table
 from minisw.course.assignments import Function, all_assignments, module_file, read_assignment
 from minisw.course.mutants import Mutant, StaleMutant
-from minisw.course.relations import called_with, expect, failures, same
+from minisw.course.relations import expect, failures, same, with_arguments
 from minisw.verify import remote
 from minisw.verify.remote import Failure
 
@@ -354,10 +354,22 @@ def test_of_long_values_the_place_is_shown_where_they_differ():
     assert len(str(raised.value)) < 300
 
 
-def test_arguments_are_shown_unless_one_is_a_function():
-    assert called_with([[1, 2], "a"], {"gamma": 0.5}) == ", called with ([1, 2], 'a', gamma=0.5)"
-    assert called_with([["x" * 500]], {}).endswith("…)") and len(called_with([["x" * 500]], {})) < 150
-    assert called_with([len, 1], {}) == ""
+def failing(*args, **kwargs):
+    raise Failure("exception", "IndexError: list index out of range")
+
+
+@pytest.mark.parametrize(
+    "args,kwargs,end",
+    [
+        (([1, 2], "a"), {"gamma": 0.5}, "range, called with ([1, 2], 'a', gamma=0.5)"),
+        ((["x" * 500],), {}, "x…)"),
+        ((len, 1), {}, "range"),
+    ],
+)
+def test_an_error_shows_the_arguments_unless_one_is_a_function(args, kwargs, end):
+    with pytest.raises(Failure) as raised:
+        with_arguments(failing)(*args, **kwargs)
+    assert str(raised.value).endswith(end) and len(str(raised.value)) < 200 and raised.value.status == "exception"
 
 
 def relation(name: str, error: Exception | None):

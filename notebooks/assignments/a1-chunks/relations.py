@@ -233,7 +233,7 @@ def chunk_statistics_anchor(call: Callable, reference: Callable, rng: random.Ran
     """Two solutions by hand: 1 and 4 chunks, 1 and 2 paragraphs, 2 and 3 lines; a third keeps no format."""
     solutions = [solution(["a\nb"]), solution(["a ", "b\n", "c\n\n", "d"]), solution(["a"] * 9, well_formed=False)]
     want = {"chunks": 2.5, "blank_line_chunks": 1.5, "newline_chunks": 2.5, "ratio": 5 / 3, "solutions": 2}
-    expect(call(solutions), want, "well formed: 'a\\nb' in 1 chunk and 'a b\\nc\\n\\nd' in 4; broken: 9 chunks")
+    expect(call(solutions), want, r"chunks ['a\nb'], ['a ', 'b\n', 'c\n\n', 'd'], and 9 in a solution that is not well formed")
     nothing = dict.fromkeys(["chunks", "blank_line_chunks", "newline_chunks", "ratio"])
     expect(call([solution(["a"], well_formed=False)]), {**nothing, "solutions": 0}, "a single solution, not well formed")
 
