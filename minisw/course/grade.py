@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import time
 import zipfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from minisw.course import mutants
 from minisw.course.assignments import BUG_POINTS, REPORT_POINTS, Assignment
-from minisw.course.relations import failures, same
+from minisw.course.relations import failures, same, with_arguments
 from minisw.course.skeleton import visible_modules
 from minisw.verify.remote import Failure, Worker, plain
 from minisw.verify.sandbox import SandboxMissing, missing_layers
@@ -136,7 +137,7 @@ def run_part(worker: Worker, source: str, name: str, reference: Callable, relati
         worker.end()
         sentence = f"student.py cannot be loaded: {failure}"
         return {relation.__name__: (failure.status, sentence) for relation in relations}
-    failed = failures(relations, call, reference, seed)
+    failed = failures(relations, with_arguments(call), reference, seed)
     worker.end()
     return failed
 
@@ -157,14 +158,15 @@ def grade_bugs(assignment: Assignment, text: str, variant: str, lacking: list[st
     """The part "find the bug": a bug counts if right and wrong version give different results on the submitted arguments."""
     bugs = mutants.bugs(assignment, variant)
     failed: dict[str, str] = {}
+    missing = "no arguments were submitted"
     try:
         examples = json.loads(text)
-    except (ValueError, RecursionError):
-        examples = None
+    except (ValueError, RecursionError) as error:
+        examples, missing = None, f"counterexamples.json is no JSON: {error}"
     with contextlib.closing(Worker(visible_modules(assignment, assignment.settings(variant), whole=True), lacking)) as worker:
         for name, mutant in bugs.items():
             example = examples.get(name) if isinstance(examples, dict) else None
-            if sentence := "no arguments were submitted" if example in (None, []) else _bad_example(example):
+            if sentence := missing if example in (None, []) else _bad_example(example):
                 failed[name] = sentence
                 continue
             try:
@@ -175,7 +177,8 @@ def grade_bugs(assignment: Assignment, text: str, variant: str, lacking: list[st
             right = _result(worker, mutants.source_with(assignment, mutant.function, None, variant), mutant.function, values)
             wrong = _result(worker, mutants.source_with(assignment, mutant.function, mutant, variant), mutant.function, values)
             if isinstance(right, Failure):
-                failed[name] = f"the right function does not take these arguments: {right}"
+                reason = re.sub(r" \(line \d+ of student\.py\)$", "", str(right))  # a line of the reference
+                failed[name] = f"the right function does not take these arguments: {reason}"
             elif same(right, wrong):
                 failed[name] = "both versions give the same result"
     told = {name: ("wrong", sentence) for name, sentence in failed.items()}

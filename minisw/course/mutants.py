@@ -6,6 +6,7 @@ and must be mended.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from minisw.course.assignments import Assignment
 from minisw.course.skeleton import function_source, replace_function, with_settings
-from minisw.course.slices import sliced
+from minisw.course.slices import bound, sliced
 
 
 class StaleMutant(ValueError):
@@ -100,10 +101,36 @@ def bugs(assignment: Assignment, variant: str = "") -> dict[str, Mutant]:
 
 
 def bugs_file(assignment: Assignment, variant: str = "") -> str:
-    """The wrong versions as a file for students: each function under the name bug_1, bug_2, …"""
+    """The wrong versions as a file for students: each function under the name bug_1, bug_2, …
+
+    What they use comes along: private helpers of the package as text, other graded functions from the student's own file.
+    """
     first = '"""Wrong versions. For each, find arguments on which it differs from the right function."""'
-    parts = [f"{first}\n\n{assignment.preamble}"]
+    known = {name for node in ast.parse(assignment.preamble).body for name in bound(node)}
+    helpers: dict[str, None] = {}
+    graded, parts = set(), []
     for name, mutant in bugs(assignment, variant).items():
-        text = function_source(source_with(assignment, mutant.function, mutant, variant), mutant.function)
+        source = source_with(assignment, mutant.function, mutant, variant)
+        text = function_source(source, mutant.function)
+        helpers |= dict.fromkeys(_helpers(source, text, known))
+        graded |= _names(ast.parse(text)) & {f.name for f in assignment.functions} - known - {mutant.function}
         parts.append(f"# a wrong version of {mutant.function}\n{text.replace(f'def {mutant.function}(', f'def {name}(', 1)}")
+    own = f"\nfrom student import {', '.join(sorted(graded))}  # wrong versions use yours" if graded else ""
+    parts = [f"{first}\n\n{assignment.preamble.strip()}{own}", *helpers, *parts]
     return assignment.filled("\n\n\n".join(part.strip() for part in parts) + "\n", variant)
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _helpers(source: str, function: str, known: set[str]) -> list[str]:
+    """Texts of the private definitions of a module that a function's text uses, also through one another, in their order."""
+    body = ast.parse(source).body
+    owners = {name: node for node in body for name in bound(node) if name.startswith("_") and name not in known}
+    found, pending = set(), [ast.parse(function)]
+    while pending:
+        new = (_names(pending.pop()) & owners.keys()) - found
+        found |= new
+        pending += [owners[name] for name in new]
+    return [ast.get_source_segment(source, node) for node in body if found & {*bound(node)}]

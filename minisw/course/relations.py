@@ -7,6 +7,7 @@ The first is the anchor: values worked out by hand, which no function passes by 
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -15,13 +16,34 @@ from typing import Any
 from minisw.verify import gradients
 from minisw.verify.remote import Failure, plain
 
+SHOWN = 90  # characters of a value in a message, which has at most MAX_SENTENCE (remote.py)
 NOT_TRIED = "not tried"  # the sentence of a relation behind a failed anchor
 Relation = Callable[[Callable, Callable, random.Random], None]
 
 
 def expect(got: Any, want: Any, what: str) -> None:
     """AssertionError unless both are equal, floats up to rounding; a list may stand for a tuple."""
-    assert same(got, want), f"{what}: expected {_short(want)}, got {_short(got)}"
+    if not same(got, want):
+        raise AssertionError("{}: expected {}, got {}".format(what, *_excerpts(_text(want), _text(got))))
+
+
+def with_arguments(call: Callable) -> Callable:
+    """The call of a student's function; a message about an error that it raises also has the arguments.
+
+    Not if one of them is a function, which has no readable text.
+    """
+
+    @functools.wraps(call)  # also copies `call.gradient`
+    def shown(*args, **kwargs):
+        try:
+            return call(*args, **kwargs)
+        except Failure as failure:
+            if failure.status != "exception" or any(map(callable, (*args, *kwargs.values()))):
+                raise
+            values = [*map(_text, args), *(f"{name}={_text(value)}" for name, value in kwargs.items())]
+            raise Failure("exception", f"{failure}, called with ({_excerpts(', '.join(values))[0]})") from None
+
+    return shown
 
 
 def value_and_gradient(call: Callable, position: int, *args: Any) -> tuple[Any, list]:
@@ -79,8 +101,17 @@ def failures(relations: Sequence[Relation], call: Callable, reference: Callable,
     return failed
 
 
-def _short(value: Any) -> str:
+def _excerpts(*texts: str) -> list[str]:
+    """Texts of at most `SHOWN` characters as they are; longer ones begin shortly before the first place where they differ."""
+    if max(map(len, texts)) <= SHOWN:
+        return list(texts)
+    common = next((i for i, characters in enumerate(zip(*texts, strict=False)) if len({*characters}) > 1), 0)
+    begin = max(0, common - 40)
+    return [f"{'…' * (begin > 0)}{text[begin : begin + SHOWN]}{'…' * (len(text) > begin + SHOWN)}" for text in texts]
+
+
+def _text(value: Any) -> str:
     try:
-        return plain(repr(value.tolist() if is_tensor(value) and value.numel() < 100 else value)[:120])
+        return plain(repr(value.tolist() if is_tensor(value) and value.numel() < 100 else value))
     except ValueError:  # an integer of thousands of digits
         return "a huge number"

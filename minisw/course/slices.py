@@ -13,7 +13,7 @@ from collections.abc import Collection
 def sliced(source: str, names: Collection[str]) -> str:
     """The module with only the top-level definitions that `names` need, in their order. Raises KeyError for an unknown name."""
     body = ast.parse(source).body
-    owners = {name: node for node in body for name in _bound(node)}
+    owners = {name: node for node in body for name in bound(node)}
     needed, pending = set(), list(names)
     while pending:
         name = pending.pop()
@@ -29,7 +29,7 @@ def sliced(source: str, names: Collection[str]) -> str:
             future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
             node.names = [alias for alias in node.names if future or _alias(alias) in needed]
             imports += [ast.unparse(node)] if node.names else []
-        elif needed & {*_bound(node)}:
+        elif needed & {*bound(node)}:
             first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
             parts.append("\n".join(source.splitlines()[first - 1 : node.end_lineno]))
     return "\n\n\n".join(["\n".join(imports), *parts]) + "\n"
@@ -39,7 +39,7 @@ def _alias(alias: ast.alias) -> str:
     return alias.asname or alias.name.partition(".")[0]
 
 
-def _bound(node: ast.stmt) -> list[str]:
+def bound(node: ast.stmt) -> list[str]:
     """The names that a top-level statement defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]

@@ -1,6 +1,7 @@
 """Assignments as files, cut bodies, variants and mutants: all pure text, no process is started."""
 
 import ast
+import builtins
 import json
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from minisw.course import mutants, skeleton, table
 from minisw.course.assignments import Function, all_assignments, module_file, read_assignment
 from minisw.course.mutants import Mutant, StaleMutant
-from minisw.course.relations import expect, failures, same
+from minisw.course.relations import expect, failures, same, with_arguments
 from minisw.verify import remote
 from minisw.verify.remote import Failure
 
@@ -267,6 +268,19 @@ def test_other_variants_offer_other_bugs_under_neutral_names(name):
         assert table._differ(wrong, names[bug], mutant.counterexample) is False
 
 
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_the_file_of_bugs_defines_every_name_that_it_uses(name):
+    for variant in ("", "2026", "2027", "x", "y"):
+        tree = ast.parse(mutants.bugs_file(ASSIGNMENTS[name], variant))
+        nodes = list(ast.walk(tree))
+        defined = {alias.asname or alias.name for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) for alias in n.names}
+        defined |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        defined |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+        defined |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        assert used - defined - set(dir(builtins)) == set()
+
+
 @pytest.mark.parametrize("name", ["a4", "a5"])
 def test_every_bug_that_may_be_offered_runs_with_what_students_have(name):
     assignment = ASSIGNMENTS[name]
@@ -330,6 +344,32 @@ def test_what_was_expected_is_said():
         expect([False], [True], "q = 1")
     with pytest.raises(AssertionError, match="got a huge number"):
         expect(10**5000, 1, "q")
+
+
+def test_of_long_values_the_place_is_shown_where_they_differ():
+    words = [f"word {i}" for i in range(20)]
+    with pytest.raises(AssertionError) as raised:
+        expect([*words, "got"], [*words, "wanted"], "words")
+    assert "expected …" in str(raised.value) and "'wanted'" in str(raised.value) and "'got'" in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+def failing(*args, **kwargs):
+    raise Failure("exception", "IndexError: list index out of range")
+
+
+@pytest.mark.parametrize(
+    "args,kwargs,end",
+    [
+        (([1, 2], "a"), {"gamma": 0.5}, "range, called with ([1, 2], 'a', gamma=0.5)"),
+        ((["x" * 500],), {}, "x…)"),
+        ((len, 1), {}, "range"),
+    ],
+)
+def test_an_error_shows_the_arguments_unless_one_is_a_function(args, kwargs, end):
+    with pytest.raises(Failure) as raised:
+        with_arguments(failing)(*args, **kwargs)
+    assert str(raised.value).endswith(end) and len(str(raised.value)) < 200 and raised.value.status == "exception"
 
 
 def relation(name: str, error: Exception | None):

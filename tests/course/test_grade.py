@@ -80,7 +80,8 @@ def test_a_missing_function_is_named():
     part = graded("def values(hits, correct):\n    return 1 / 0\n")["by"]
     assert part["abs_q"]["status"] == "not_implemented"
     assert part["abs_q"]["failed"]["abs_q_anchor"] == "NotImplementedError: there is no function abs_q"
-    assert part["values"]["failed"]["values_anchor"] == "ZeroDivisionError: division by zero (line 2 of student.py)"
+    sentence = part["values"]["failed"]["values_anchor"]
+    assert sentence.startswith("ZeroDivisionError: division by zero (line 2 of student.py), called with ([[True, False, ")
     assert part["values"]["failed"]["values_end_with_the_outcome"] == "not tried"
     assert part["values"]["status"] == "exception"
 
@@ -270,7 +271,8 @@ def test_the_worker_imports_neither_torch_nor_the_original():
         "    raise ValueError(f'{names} {sorted(n for n in sys.modules if n.startswith(\"minisw\"))}')\n"
     )
     sentence = graded(source, assignment=TWO)["by"]["abs_q"]["failed"]["abs_q_anchor"]
-    assert sentence == "ValueError: [] ['minisw', 'minisw.labels', 'minisw.recipe', 'minisw.records'] (line 4 of student.py)"
+    modules = ["minisw", "minisw.labels", "minisw.recipe", "minisw.records"]
+    assert sentence.startswith(f"ValueError: [] {modules} (line 4 of student.py), called with (")
 
 
 def test_one_part_cannot_change_another():
@@ -350,6 +352,7 @@ def test_bad_counterexamples_say_why(example, sentence):
     part = bug_part({f"bug_{i}": example for i in range(1, 6)})
     assert part["points"] == 0
     assert all(text.startswith(sentence) for text in part["failed"].values())
+    assert not any("of student.py" in text for text in part["failed"].values())  # the reference failed, not the student's file
 
 
 def test_good_counterexamples_reach_the_function():
@@ -361,6 +364,11 @@ def test_good_counterexamples_reach_the_function():
 @pytest.mark.parametrize("text", ["", "[", "[]", "7", "null", "[" * 100_000])
 def test_a_file_of_counterexamples_that_is_none_finds_no_bug(text):
     assert bug_part(text)["points"] == 0
+
+
+def test_a_mistake_in_the_json_of_counterexamples_is_located():
+    failed = bug_part('{\n  "bug_1": [[true]],\n}')["failed"]
+    assert len(failed) == 5 and all(s.startswith("counterexamples.json is no JSON: ") and "line " in s for s in failed.values())
 
 
 def test_the_same_result_is_no_bug(monkeypatch):

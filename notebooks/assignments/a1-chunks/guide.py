@@ -15,7 +15,8 @@ from minisw.evaluate.stats import wilson
 
 run = minisw.open_run()
 solutions = run.records("segment/policy-test")
-print(len(solutions), "solutions of the policy; the first:", *solutions[0].chunks, sep="\n---\n")
+print(len(solutions), "solutions of the policy; the chunks of the first:")
+print(*solutions[0].chunks, sep="\n---\n")
 
 # %% [markdown]
 # ## Your functions on real solutions
@@ -33,16 +34,22 @@ print({way: all(map(student.rejoins, cut, texts)) for way, cut in ways.items()})
 # %% [markdown]
 # ## 90 chunks without their origin
 #
-# Label each with 1 (all three rules hold) or 0. `origin` stays unread until all labels are there.
+# Label each with 1 (all three rules hold) or 0. `origin` stays unread until all labels are there. First a solution is
+# drawn, then one of its chunks.
 
 # %%
 rng = random.Random(0)
-drawn = [(rng.choice(rng.choice(cut)), way) for way, cut in ways.items() for _ in range(30)]
+drawn = []
+for way, cut in ways.items():
+    for _ in range(30):
+        chunks = rng.choice(cut)
+        at = rng.randrange(len(chunks))
+        drawn.append(("".join(chunks[:at]), chunks[at], "".join(chunks[at + 1 :]), way))
 rng.shuffle(drawn)
-origin = [way for _, way in drawn]
-for number, (chunk, _) in enumerate(drawn[:3]):
-    print(number, repr(chunk))
-labels = [None] * len(drawn)  # yours
+origin = [way for *_, way in drawn]
+for number, (before, chunk, after, _) in enumerate(drawn[:3]):  # then all 90
+    print(f"--- {number}: the chunk between >>> and <<<\n{before}>>>{chunk}<<<{after}")
+labels = [None] * len(drawn)  # yours: 1 or 0
 
 # %% [markdown]
 # ## The figure
@@ -51,8 +58,8 @@ labels = [None] * len(drawn)  # yours
 for row, way in enumerate(ways):
     own = [label for label, at in zip(labels, origin, strict=True) if at == way]
     own = [label for label in own if label is not None]
-    low, high = wilson(sum(own), len(own))
-    plt.plot([low, high], [row, row], marker="|")
-    plt.plot(sum(own) / max(1, len(own)), row, marker="o")
+    if own:  # nothing is drawn before there are labels
+        plt.plot(wilson(sum(own), len(own)), [row, row], marker="|", color="C0")
+        plt.plot(sum(own) / len(own), row, marker="o", color="C0")
 plt.yticks(range(len(ways)), list(ways))
 plt.xlabel("share of chunks that keep the three rules, with its 95% interval")

@@ -43,7 +43,7 @@ def tag_anchor(call: Callable, reference: Callable, rng: random.Random) -> None:
     """Two chunks, one with white space at both ends; and none."""
     begin, end = tags(reference)
     expect(call(["a", " b\n"]), f"{begin}a{end}{begin} b\n{end}", "chunks 'a' and ' b\\n'")
-    expect(call([]), "", "no chunk")
+    expect(call([]), "", "an empty list of chunks")
 
 
 def tag_changes_no_chunk(call: Callable, reference: Callable, rng: random.Random) -> None:
@@ -52,8 +52,9 @@ def tag_changes_no_chunk(call: Callable, reference: Callable, rng: random.Random
     for _ in range(5):
         chunks = random_cut(rng, random_text(rng))
         text = call(chunks)
-        expect(text.replace(begin, "").replace(end, ""), "".join(chunks), "the result without tags")
-        expect((text.count(begin), text.count(end)), (len(chunks), len(chunks)), "the numbers of tags")
+        expect(text.replace(begin, "").replace(end, ""), "".join(chunks), f"the result for {chunks}, without its tags")
+        numbers, count = (text.count(begin), text.count(end)), len(chunks)
+        expect(numbers, (count, count), f"the numbers of both tags for {count} chunks")
 
 
 # --- parse_chunks --------------------------------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ def parse_chunks_broken(call: Callable, reference: Callable, rng: random.Random)
     for text in forms:
         plain = text.replace(begin, "").replace(end, "")
         chunks, well_formed = call(text)
-        expect(well_formed, False, f"well formed, of {text!r}")
+        expect(well_formed, False, f"whether {text!r} keeps the format")
         expect(chunks, reference.__globals__["split_blank_lines"](plain), f"the chunks of {text!r}")
 
 
@@ -111,8 +112,8 @@ def parse_chunks_answer_behind(call: Callable, reference: Callable, rng: random.
     chunks = random_cut(rng, random_text(rng))
     text = tagged(reference, chunks)
     answer = f"The answer is \\boxed{{{rng.randint(1, 99)}}}.\n"
-    expect(call(text + answer), ([*chunks, answer], True), "a text with an answer behind")
-    expect(call(text), (chunks, True), "a text without an answer behind")
+    expect(call(text + answer), ([*chunks, answer], True), f"{text + answer!r}, which ends with a final answer")
+    expect(call(text), (chunks, True), f"{text!r}, which has no final answer")
 
 
 # --- split_blank_lines -----------------------------------------------------------------------------------------------------
@@ -122,8 +123,8 @@ def split_blank_lines_anchor(call: Callable, reference: Callable, rng: random.Ra
     """A blank line may have spaces, and stays with the part before it."""
     expect(call("a\n\nb\nc\n \n\nd"), ["a\n\n", "b\nc\n \n\n", "d"], "'a\\n\\nb\\nc\\n \\n\\nd'")
     expect(call("a\n\n"), ["a\n\n"], "'a\\n\\n'")
-    expect(call(""), [], "no text")
-    expect(call("\n\n"), ["\n\n"], "a blank text")
+    expect(call(""), [], "the empty text")
+    expect(call("\n\n"), ["\n\n"], "the blank text '\\n\\n'")
 
 
 def split_blank_lines_loses_nothing(call: Callable, reference: Callable, rng: random.Random) -> None:
@@ -131,7 +132,7 @@ def split_blank_lines_loses_nothing(call: Callable, reference: Callable, rng: ra
     for _ in range(10):
         text = rng.choice(["", "\n\n", " "]) + random_text(rng) + rng.choice(["", "\n", "\n\n"])
         parts = call(text)
-        expect("".join(parts), text, "the joined parts")
+        expect("".join(parts), text, f"the joined parts of {text!r}")
         assert all(part.strip() for part in parts), f"a blank part of {text!r}"
         assert all(re.search(r"\n\s*\n\s*$", part) for part in parts[:-1]), f"a part of {text!r} does not end with a blank line"
         assert not any(re.search(r"\S\s*\n\s*\n\s*\S", part) for part in parts), f"a blank line inside a part of {text!r}"
@@ -144,8 +145,8 @@ def rejoins_anchor(call: Callable, reference: Callable, rng: random.Random) -> N
     """A cut, a lost space, a blank chunk, a missing end."""
     expect(call(["a ", "b"], "a b"), True, "chunks 'a ' and 'b' of 'a b'")
     expect(call(["a", "b"], "a b"), False, "chunks 'a' and 'b' of 'a b'")
-    expect(call(["a", " ", "b"], "a b"), False, "a blank chunk")
-    expect(call(["a "], "a b"), False, "only the beginning")
+    expect(call(["a", " ", "b"], "a b"), False, "chunks 'a', ' ' and 'b' of 'a b', one of them blank")
+    expect(call(["a "], "a b"), False, "the single chunk 'a ' of 'a b'")
 
 
 def rejoins_every_cut(call: Callable, reference: Callable, rng: random.Random) -> None:
@@ -171,7 +172,7 @@ def rejoins_no_change(call: Callable, reference: Callable, rng: random.Random) -
         }
         for what, changed in changes.items():
             expect(call(changed, text), False, f"{what}: {changed} of {text!r}")
-        expect(call(["one", " \n", "two"], "one \ntwo"), False, "a chunk of white space")
+        expect(call(["one", " \n", "two"], "one \ntwo"), False, "chunks 'one', ' \\n' and 'two', one of them blank")
 
 
 # --- cut_like --------------------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def cut_like_anchor(call: Callable, reference: Callable, rng: random.Random) -> 
     begin, end = tags(reference)
     reply = f"{begin}a b{end}{begin}c d.{end}"
     expect(call(reply, "a b\n\nc  d."), ["a b\n\n", "c  d."], f"{reply!r} for 'a b\\n\\nc  d.'")
-    expect(call(reply, "a b\n\nc  e."), [], f"{reply!r} for another text")
+    expect(call(reply, "a b\n\nc  e."), [], f"{reply!r} for 'a b\\n\\nc  e.', another text")
 
 
 def other_spaces(rng: random.Random, text: str) -> str:
@@ -196,7 +197,7 @@ def cut_like_takes_the_texts_white_space(call: Callable, reference: Callable, rn
         text = random_text(rng)
         chunks = random_cut(rng, text)
         copy = [other_spaces(rng, chunk).strip() for chunk in chunks]
-        expect(call(f"\n{tagged(reference, copy)} ", text), chunks, f"a copy of {chunks}")
+        expect(call(f"\n{tagged(reference, copy)} ", text), chunks, f"the copy {copy} of {text!r}")
 
 
 def cut_like_refuses_other_words(call: Callable, reference: Callable, rng: random.Random) -> None:
@@ -205,7 +206,8 @@ def cut_like_refuses_other_words(call: Callable, reference: Callable, rng: rando
         text = random_text(rng) + " end"
         chunks = random_cut(rng, text)
         for last in (chunks[-1][:-1] + "t", chunks[-1] + "s", chunks[-1][:-1]):
-            expect(call(tagged(reference, [*chunks[:-1], last]), text), [], f"a copy that ends in {last!r}")
+            what = f"a copy that ends in {last!r} where the text ends in {chunks[-1]!r}"
+            expect(call(tagged(reference, [*chunks[:-1], last]), text), [], what)
 
 
 def cut_like_refuses_broken_copies(call: Callable, reference: Callable, rng: random.Random) -> None:
@@ -231,24 +233,25 @@ def chunk_statistics_anchor(call: Callable, reference: Callable, rng: random.Ran
     """Two solutions by hand: 1 and 4 chunks, 1 and 2 paragraphs, 2 and 3 lines; a third keeps no format."""
     solutions = [solution(["a\nb"]), solution(["a ", "b\n", "c\n\n", "d"]), solution(["a"] * 9, well_formed=False)]
     want = {"chunks": 2.5, "blank_line_chunks": 1.5, "newline_chunks": 2.5, "ratio": 5 / 3, "solutions": 2}
-    expect(call(solutions), want, "three solutions")
+    expect(call(solutions), want, r"chunks ['a\nb'], ['a ', 'b\n', 'c\n\n', 'd'], and 9 in a solution that is not well formed")
     nothing = dict.fromkeys(["chunks", "blank_line_chunks", "newline_chunks", "ratio"])
-    expect(call([solution(["a"], well_formed=False)]), {**nothing, "solutions": 0}, "only a badly formed solution")
+    expect(call([solution(["a"], well_formed=False)]), {**nothing, "solutions": 0}, "a single solution, not well formed")
 
 
 def chunk_statistics_ratio_of_sums(call: Callable, reference: Callable, rng: random.Random) -> None:
     """The ratio is that of the two means, and the more chunks a solution has, the more it counts."""
     solutions = [solution(random_cut(rng, random_text(rng, rng.randint(4, 20)))) for _ in range(6)]
+    sizes = [len(s.chunks) for s in solutions]
     got = call(solutions)
-    expect(got["ratio"] * got["blank_line_chunks"], got["chunks"], "ratio times paragraphs")
-    expect(got["chunks"] * 6, float(sum(len(s.chunks) for s in solutions)), "all chunks")
+    expect(got["ratio"] * got["blank_line_chunks"], got["chunks"], f"{sizes} chunks: ratio times blank_line_chunks")
+    expect(got["chunks"] * 6, float(sum(sizes)), f"{sizes} chunks: the mean times 6")
 
 
 def chunk_statistics_well_formed(call: Callable, reference: Callable, rng: random.Random) -> None:
     """Solutions that broke the format change nothing."""
     solutions = [solution(random_cut(rng, random_text(rng))) for _ in range(3)]
     broken = [solution(["a\n\n", "b"] * 5, well_formed=False) for _ in range(2)]
-    expect(call(solutions + broken), call(solutions), "with and without broken solutions")
+    expect(call(solutions + broken), call(solutions), "three solutions and two that broke the format, against the three alone")
 
 
 RELATIONS = {

@@ -34,8 +34,8 @@ def expect_default(call: Call, reference: Call, rng: random.Random, argument: st
 def values_anchor(call: Call, reference: Call, rng: random.Random) -> None:
     """One hit of four, then two of two, then three of five, then the outcome."""
     hits = [[P, N, N, N], [P, P], [N, N, P, P, P]]
-    expect(call(hits, True), [0.25, 1.0, 0.6, 1.0], "a right solution")
-    expect(call(hits, False), [0.25, 1.0, 0.6, 0.0], "a wrong solution")
+    expect(call(hits, True), [0.25, 1.0, 0.6, 1.0], "three rows with 1 of 4, 2 of 2 and 3 of 5 hits, a right solution")
+    expect(call(hits, False), [0.25, 1.0, 0.6, 0.0], "three rows with 1 of 4, 2 of 2 and 3 of 5 hits, a wrong solution")
 
 
 def values_of_rows_of_any_length(call: Call, reference: Call, rng: random.Random) -> None:
@@ -44,7 +44,9 @@ def values_of_rows_of_any_length(call: Call, reference: Call, rng: random.Random
         hits = [[rng.random() < 0.5 for _ in range(rng.randint(1, 9))] for _ in range(rng.randint(2, 6))]
         q = call(hits, rng.random() < 0.5)
         expect(len(q), len(hits) + 1, f"the number of values for {len(hits)} rows")
-        expect([value * len(row) for value, row in zip(q, hits, strict=False)], [sum(row) for row in hits], "hits of each row")
+        products = [value * len(row) for value, row in zip(q, hits, strict=False)]
+        what = f"rows with {[sum(row) for row in hits]} hits of {[len(row) for row in hits]}: each value times its row's length"
+        expect(products, [sum(row) for row in hits], what)
 
 
 def values_end_with_the_outcome(call: Call, reference: Call, rng: random.Random) -> None:
@@ -75,9 +77,8 @@ def abs_q_of_rising_values(call: Call, reference: Call, rng: random.Random) -> N
     for _ in range(10):
         q = random_q(rng, zeros=0.5)
         expect([call([before, value])[0] for before, value in zip(q[:-1], q[1:], strict=True)], call(q), f"pairs of {q}")
-        expect(
-            [value for value, kept in zip(q[1:], call(q), strict=True) if kept], [v for v in q[1:] if v > 0], "positive values"
-        )
+        kept = [value for value, label in zip(q[1:], call(q), strict=True) if label]
+        expect(kept, [value for value in q[1:] if value > 0], f"the values of the positive chunks of q = {q}")
 
 
 # --- Rel-Ratio -----------------------------------------------------------------------------------------------------------
@@ -188,8 +189,9 @@ def relative_progress_behind_a_zero(call: Call, reference: Call, rng: random.Ran
     for _ in range(20):
         q = random_q(rng, zeros=0.0)
         dead = rng.randrange(len(q))
-        got = call([*q[:dead], 0.0, *q[dead + 1 :]], 0.25)
-        assert not any(got[max(dead - 1, 0) :]), f"a positive at or behind the zero at position {dead}"
+        q[dead] = 0.0
+        got = call(q, 0.25)
+        assert not any(got[max(dead - 1, 0) :]), f"q = {q}, gamma = 0.25: a positive at or behind Q_{dead} = 0: {got}"
 
 
 def relative_progress_is_not_strict(call: Call, reference: Call, rng: random.Random) -> None:
@@ -240,29 +242,31 @@ def random_labels(rng: random.Random) -> list[bool]:
 def balanced_in_every_prefix(call: Call, reference: Call, rng: random.Random) -> None:
     """Every even number of first indices has as many positives as negatives."""
     labels = random_labels(rng)
-    sides = [labels[i] for i in call(labels, 12, rng.randrange(1000), 2)]
+    seed = rng.randrange(1000)
+    sides = [labels[i] for i in call(labels, 12, seed, 2)]
     assert sides, "nothing was chosen"
     for end in range(2, len(sides) + 1, 2):
-        expect(sum(sides[:end]), end // 2, f"positives among the first {end}")
+        expect(sum(sides[:end]), end // 2, f"count 12, seed {seed}, two passes: positives among the first {end} indices")
 
 
 def balanced_count(call: Call, reference: Call, rng: random.Random) -> None:
     """`count` is both sides of one pass together, and the smaller side limits it."""
     labels = random_labels(rng)
-    expect(len(call(labels, 12, 5, 3)), 36, "indices of three passes of 12")
-    expect(len(call(labels, 7, 5)), 6, "indices for a count of 7")
-    expect(len(call(labels, 1000, 5)), 2 * labels.count(N), "indices when the count is larger than there are labels")
+    expect(len(call(labels, 12, 5, 3)), 36, "count 12, three passes: how many indices")
+    expect(len(call(labels, 7, 5)), 6, "count 7, one pass: how many indices")
+    small = labels.count(N)
+    expect(len(call(labels, 1000, 5)), 2 * small, f"count 1000, {small} negatives and more positives: how many indices")
 
 
 def balanced_passes_take_others(call: Call, reference: Call, rng: random.Random) -> None:
     """Later passes take members of the majority that were not taken before; in one pass no index comes twice."""
-    labels = [P] * 12 + [N] * 4
+    labels, what = [P] * 12 + [N] * 4, "12 positives, 4 negatives, count 8, three passes"
     rng.shuffle(labels)
     for turn in range(3):
         taken = call(labels, 8, turn, 3)
-        expect(len({i for i in taken if labels[i]}), 12, "different positives in three passes of 4")
+        expect(len({i for i in taken if labels[i]}), 12, f"{what}: different positives in all")
         for start in (0, 8, 16):
-            expect(len({*taken[start : start + 8]}), 8, "different indices in one pass")
+            expect(len({*taken[start : start + 8]}), 8, f"{what}: different indices in one pass")
 
 
 def balanced_by_seed(call: Call, reference: Call, rng: random.Random) -> None:
@@ -271,7 +275,7 @@ def balanced_by_seed(call: Call, reference: Call, rng: random.Random) -> None:
     expect(call(labels, 6, 7), call(labels, 6, 7), "the same seed twice")
     for side in (P, N):
         chosen = {tuple(sorted(i for i in call(labels, 6, seed) if labels[i] is side)) for seed in range(5)}
-        assert len(chosen) > 1, "five seeds choose the same indices"
+        assert len(chosen) > 1, f"five seeds choose the same {'positives' if side else 'negatives'}"
 
 
 # --- mixed ---------------------------------------------------------------------------------------------------------------
@@ -279,14 +283,15 @@ def balanced_by_seed(call: Call, reference: Call, rng: random.Random) -> None:
 
 def mixed_anchor(call: Call, reference: Call, rng: random.Random) -> None:
     """Problems 1 and 4 have a right and a wrong solution."""
-    expect(call([[P, P], [P, N], [N, N], [], [N, N, P]]), [1, 4], "five problems")
+    groups = [[P, P], [P, N], [N, N], [], [N, N, P]]
+    expect(call(groups), [1, 4], f"groups = {groups}")
 
 
 def mixed_without_the_others(call: Call, reference: Call, rng: random.Random) -> None:
     """Groups that are all right or all wrong are never chosen, whatever their size."""
     groups = [[rng.random() < 0.5] * rng.randint(1, 5) for _ in range(10)] + [[P] * 3, [N] * 3]
-    expect(call(groups), [], "groups of one kind")
-    expect(call([[N, *group, P] for group in groups]), list(range(12)), "groups with one of each added")
+    expect(call(groups), [], "12 groups, each all right or all wrong")
+    expect(call([[N, *group, P] for group in groups]), list(range(12)), "12 groups, each with right and wrong solutions")
 
 
 RELATIONS = {
