@@ -2,7 +2,7 @@
 
     python -m minisw.course list
     python -m minisw.course make a2 OUT [--variant TEXT]       what students get; --format nbgrader: a source notebook
-    python -m minisw.course check a2 student.py                students try their functions; no secret is needed
+    python -m minisw.course check a2 SUBMISSION                students try their functions; no secret is needed
     python -m minisw.course grade a2 SUBMISSION [--json FILE]  a student.py, a folder or a zip
     python -m minisw.course gradebook a2 FOLDER --csv FILE     every submission in a folder; interrupted, it resumes
     python -m minisw.course mutants [a2] [--json FILE]         every wrong version is caught, every relation catches one
@@ -29,14 +29,14 @@ from minisw.course.skeleton import student_file
 from minisw.records import write_json
 from minisw.verify.sandbox import SandboxMissing
 
-CHECK = """\"\"\"Try your functions: python check.py\"\"\"
+CHECK = """\"\"\"Try your functions and your counterexamples: python check.py\"\"\"
 
 import sys
 from pathlib import Path
 
 from minisw.course.__main__ import main
 
-sys.exit(main(["check", {name!r}, str(Path(__file__).with_name("student.py")), "--variant", {variant!r}]))
+sys.exit(main(["check", {name!r}, str(Path(__file__).parent), "--variant", {variant!r}]))
 """
 REPORT = "# {title}: report\n\n## Question\n\n## Method\n\n## Figure, with intervals\n\n## Conclusion, and its limits\n"
 

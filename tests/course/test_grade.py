@@ -1,5 +1,6 @@
 """Grading assignment 2: the reference has all points, empty and hostile submissions have none, and the grader survives."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 from minisw.course import grade, mutants
 from minisw.course.assignments import Assignment, all_assignments
 from minisw.course.relations import failures
-from minisw.course.skeleton import student_file
+from minisw.course.skeleton import student_file, visible_modules
 from minisw.verify import remote
 from minisw.verify.sandbox import SandboxMissing, missing_layers
 
@@ -365,6 +366,18 @@ def test_good_counterexamples_reach_the_function():
 @pytest.mark.parametrize("text", ["", "[", "[]", "7", "null", "[" * 100_000])
 def test_a_file_of_counterexamples_that_is_none_finds_no_bug(text):
     assert bug_part(text)["points"] == 0
+
+
+def test_a_call_that_takes_too_long_is_told_the_limits(monkeypatch):
+    """A right function may be late on a busy machine, so that the sentence must say what the limit is."""
+    monkeypatch.setattr(grade, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(grade, "TIMES_REFERENCE", 1.0)
+    relations = A2.load("relations").RELATIONS["abs_q"]
+    source = "def abs_q(q):\n    while True:\n        pass\n"
+    with contextlib.closing(remote.Worker(visible_modules(A2, A2.settings("")), [])) as worker:
+        failed = grade.run_part(worker, source, "abs_q", mutants.function_of(A2, "abs_q"), relations, "0")
+    status, sentence = failed[relations[0].__name__]
+    assert status == "time" and sentence == f"it took too long: {grade.TOO_LONG}" and "5 s (30 s" in sentence
 
 
 def test_the_same_result_is_no_bug(monkeypatch):
