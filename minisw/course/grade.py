@@ -24,6 +24,10 @@ from minisw.verify.sandbox import SandboxMissing, missing_layers
 VERSION = 1  # of the grader: results of another version are not comparable
 LEAST_SECONDS, TIMES_REFERENCE = 5.0, 20.0  # a call may take the larger of the first and so many times the reference
 LEAST_SECONDS_WITH_FUNCTIONS = 30.0  # a call that is given functions: each use of one waits twice for the other process
+TOO_LONG = (
+    f"a call may take {LEAST_SECONDS:.0f} s ({LEAST_SECONDS_WITH_FUNCTIONS:.0f} s if it is given functions), or "
+    f"{TIMES_REFERENCE:.0f} times as long as ours; if other programs are busy, try again without them"
+)
 MAX_FILE = 2 << 20
 MAX_NUMBERS, MAX_CHARACTERS = 12, 80  # of a counterexample
 FILES = ("student.py", "counterexamples.json")
@@ -127,10 +131,18 @@ def run_part(worker: Worker, source: str, name: str, reference: Callable, relati
         reference(*args, **kwargs)
         return max(LEAST_SECONDS, TIMES_REFERENCE * (time.thread_time() - begin))
 
-    def call(*args, **kwargs):
-        return worker.call(name, args, kwargs, limit(args, kwargs))
+    def timed(ask: Callable, *request, seconds: float) -> object:
+        try:
+            return ask(name, *request, seconds)
+        except Failure as failure:
+            if failure.status == "time":
+                raise Failure("time", f"{failure}: {TOO_LONG}") from None
+            raise
 
-    call.gradient = lambda position, args: worker.gradient(name, args, position, limit(args, {}))
+    def call(*args, **kwargs):
+        return timed(worker.call, args, kwargs, seconds=limit(args, kwargs))
+
+    call.gradient = lambda position, args: timed(worker.gradient, args, position, seconds=limit(args, {}))
     try:
         worker.load(source)
     except Failure as failure:

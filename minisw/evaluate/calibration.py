@@ -35,9 +35,9 @@ def reliability(probabilities: Sequence[float], outcomes: Sequence[bool], bins: 
 
 
 def calibration_error(probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = 10) -> float:
-    """Expected calibration error: mean |prediction − share| over the bins of `reliability`, weighted by their counts.
+    """Expected calibration error: mean |prediction − share| over bins of equal width, weighted by their counts.
 
-    0 is perfect calibration; 0.0 for no probability at all.
+    A bin holds low ≤ p < high; p = 1 belongs to the last. 0 is perfect calibration; 0.0 for no probability at all.
     """
     rows = reliability(probabilities, outcomes, bins)
     total = sum(row["count"] for row in rows)

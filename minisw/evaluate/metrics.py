@@ -52,7 +52,11 @@ def accuracies(labels: Sequence[int], predictions: Sequence[int]) -> tuple[float
 
 
 def f1_official(labels: Sequence[int], predictions: Sequence[int]) -> float:
-    """ProcessBench's F1: the harmonic mean of the two `accuracies`. A judge that never or always objects gets 0."""
+    """ProcessBench's F1: the harmonic mean of two accuracies, on items with an error and on items without.
+
+    An item with an error counts if the prediction is its label, the first error; one without if it is predicted as −1. A
+    judge that never or always objects gets 0.
+    """
     return harmonic_mean(*accuracies(labels, predictions))
 
 

@@ -59,7 +59,8 @@ def paired_bootstrap(
     """`statistic` of the first entries of `rows` minus `statistic` of the second ones, and its 95% interval.
 
     A row is a pair (a, b) of two methods' results on the same item. Both sides always use the same resampled items, so
-    what is hard for both methods cancels. `groups` as in `bootstrap`.
+    what is hard for both methods cancels. `groups` names the group of each row; whole groups are then resampled, because
+    two solutions of one question, say, are not independent.
     """
 
     def difference(sample: Sequence[tuple]) -> float:

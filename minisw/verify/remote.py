@@ -121,7 +121,7 @@ class Worker:
         except Failure:
             pass
         self.close()
-        raise RuntimeError("the process for submissions does not start on this machine")
+        raise RuntimeError("the process for submissions does not start on this machine (if other programs are busy, try again)")
 
     def _value(self, callbacks: list[Callable]) -> Any:
         while True:

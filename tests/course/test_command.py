@@ -52,7 +52,7 @@ def test_make_writes_what_students_get_and_keeps_their_work(tmp_path, capsys):
     assert capsys.readouterr().err == f"{tmp_path / 'out'} has a student.py already: choose another folder\n"
 
 
-def test_check_py_tries_the_file_beside_it(tmp_path, monkeypatch, capsys, quick):
+def test_check_py_tries_the_files_beside_it(tmp_path, monkeypatch, capsys, quick):
     __main__.make(A2, tmp_path)
     (tmp_path / "student.py").write_text(ABS_Q)
     with pytest.raises(SystemExit) as end:
@@ -65,6 +65,15 @@ def test_check_py_tries_the_file_beside_it(tmp_path, monkeypatch, capsys, quick)
     assert "abs_q                     5.0 of 5   ok\n" in out
     assert "    mixed anchor: NotImplementedError: there is no function mixed\n" in out and "not tried" not in out
     assert out.endswith("automatic                 5.0 of 70\n")
+
+
+def test_check_py_tries_the_counterexamples(tmp_path, capsys, quick):
+    __main__.make(A2, tmp_path)
+    (tmp_path / "counterexamples.json").write_text('{"bug_1": "text", "bug_2": [')
+    code = compile((tmp_path / "check.py").read_text(), "check.py", "exec")
+    with pytest.raises(SystemExit):
+        exec(code, {"__file__": str(tmp_path / "check.py")})
+    assert "    bug 1: counterexamples.json is no JSON: " in capsys.readouterr().out
 
 
 def test_grade_writes_a_result_with_its_seed(tmp_path, capsys, quick):

@@ -1,5 +1,6 @@
 """Grading assignment 2: the reference has all points, empty and hostile submissions have none, and the grader survives."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 from minisw.course import grade, mutants
 from minisw.course.assignments import Assignment, all_assignments
 from minisw.course.relations import failures
-from minisw.course.skeleton import student_file
+from minisw.course.skeleton import student_file, visible_modules
 from minisw.verify import remote
 from minisw.verify.sandbox import SandboxMissing, missing_layers
 
@@ -369,6 +370,18 @@ def test_a_file_of_counterexamples_that_is_none_finds_no_bug(text):
 def test_a_mistake_in_the_json_of_counterexamples_is_located():
     failed = bug_part('{\n  "bug_1": [[true]],\n}')["failed"]
     assert len(failed) == 5 and all(s.startswith("counterexamples.json is no JSON: ") and "line " in s for s in failed.values())
+
+
+def test_a_call_that_takes_too_long_is_told_the_limits(monkeypatch):
+    """A right function may be late on a busy machine, so that the sentence must say what the limit is."""
+    monkeypatch.setattr(grade, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(grade, "TIMES_REFERENCE", 1.0)
+    relations = A2.load("relations").RELATIONS["abs_q"]
+    source = "def abs_q(q):\n    while True:\n        pass\n"
+    with contextlib.closing(remote.Worker(visible_modules(A2, A2.settings("")), [])) as worker:
+        failed = grade.run_part(worker, source, "abs_q", mutants.function_of(A2, "abs_q"), relations, "0")
+    status, sentence = failed[relations[0].__name__]
+    assert status == "time" and sentence == f"it took too long: {grade.TOO_LONG}" and "5 s (30 s" in sentence
 
 
 def test_the_same_result_is_no_bug(monkeypatch):

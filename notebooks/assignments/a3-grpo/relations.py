@@ -262,8 +262,9 @@ def clipped_loss_anchor(call: Callable, reference: Callable, rng: random.Random)
     """Ratios 3/2, 3/2, 1/2, 1/2, 11/10 with advantages 1, -1, 2, -2, 1: 1.3 - 1.5 + 1 - 1.6 + 1.1 = 0.3, of ten tokens."""
     new, old = logs(0.3, 0.3, 0.1, 0.1, 0.22), logs(0.2, 0.2, 0.2, 0.2, 0.2)
     advantages = torch.tensor([1.0, -1.0, 2.0, -2.0, 1.0])
-    expect(call(new, old, advantages, 10, 0.2, 0.3), torch.tensor(-0.03), "the loss of five tokens among ten")
-    expect(call(new, old, -advantages, 10, 0.2, 0.3), torch.tensor(0.19), "the loss with the other signs")
+    what = "bounds 0.2 and 0.3, num_tokens 10, ratios 1.5, 1.5, 0.5, 0.5, 1.1"
+    expect(call(new, old, advantages, 10, 0.2, 0.3), torch.tensor(-0.03), f"{what}, A = 1, -1, 2, -2, 1")
+    expect(call(new, old, -advantages, 10, 0.2, 0.3), torch.tensor(0.19), f"{what}, A = -1, 1, -2, 2, -1")
 
 
 def tokens(rng: random.Random, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -208,8 +208,11 @@ def predict_of_the_unreadable(call: Callable, reference: Callable, rng: random.R
 
 def f1_official_anchor(call: Callable, reference: Callable, rng: random.Random) -> None:
     """1/4 of the errors and all right items: 2/5. All errors and half of the right items, one unreadable: 2/3."""
-    expect(call([0, 2, 1, 3, -1, -1], [0, 1, 0, -1, -1, -1]), 0.4, "1 of 4 errors, 2 of 2 right items")
-    expect(call([-1, 1, -1], [-1, 1, -2]), 2 / 3, "1 of 1 error, 1 of 2 right items")
+    for labels, predictions, want, shares in (
+        ([0, 2, 1, 3, -1, -1], [0, 1, 0, -1, -1, -1], 0.4, "1/4 and 1"),
+        ([-1, 1, -1], [-1, 1, -2], 2 / 3, "1 and 1/2"),
+    ):
+        expect(call(labels, predictions), want, f"labels {labels}, predictions {predictions}, so shares {shares}")
 
 
 def items(rng: random.Random, found: int, errors: int, passed: int, right: int) -> tuple[list[int], list[int]]:
@@ -252,7 +255,8 @@ def f1_official_with_more_right_items(call: Callable, reference: Callable, rng: 
 def f1_by_answer_anchor(call: Callable, reference: Callable, rng: random.Random) -> None:
     """1/2 of the items with a wrong answer, 3/4 of those with a right one: 3/5."""
     labels, predictions = [-1, 0, 1, -1, 2, -1], [-1, 0, -1, 0, 2, -1]
-    expect(call(labels, predictions, [P, P, N, P, N, P]), 0.6, "six items")
+    what = f"labels {labels}, predictions {predictions}, final answers right: items 0, 1, 3, 5"
+    expect(call(labels, predictions, [P, P, N, P, N, P]), 0.6, what)
 
 
 def f1_by_answer_of_two_shares(call: Callable, reference: Callable, rng: random.Random) -> None:
@@ -395,7 +399,12 @@ def calibration_error_does_not_cancel(call: Callable, reference: Callable, rng: 
 
 
 def calibration_error_of_certainty(call: Callable, reference: Callable, rng: random.Random) -> None:
-    """p = 1 belongs to the last bin; none of any has error 0."""
+    """p = 1 belongs to the last bin, and any other edge to the bin above it; none of any has error 0."""
+    bins = rng.choice([4, 8])
+    edge = rng.randint(1, bins // 2) / bins
+    p = [edge - 0.5 / bins, edge, edge + 0.5 / bins]
+    want = (p[0] + 2 * abs(edge + 0.25 / bins - 0.5)) / 3  # the edge shares a bin with the third, not with the first
+    expect(call(p, [N, P, N], bins), want, f"p = {p}, outcomes - + -, {bins} bins")
     expect(call([1.0, 0.875, 0.75], [N, P, N], 4), 0.875 - 1 / 3, "p = (1, 7/8, 3/4), outcomes - + -, four bins")
     expect(call([1.0, 1.0], [P, P], rng.randint(2, 9)), 0.0, "p = (1, 1), both right")
     expect(call([], []), 0.0, "no probability")
