@@ -161,6 +161,12 @@ MUTANTS = [
     Mutant("not divided", "calibration_error", ") / total if", ") if"),
     Mutant("bins ignored", "calibration_error", "(probabilities, outcomes, bins)", "(probabilities, outcomes, 3)"),
     Mutant(
+        "a bin holds its upper edge",
+        "calibration_error",
+        "(probabilities, outcomes, bins)",
+        "([max(p - 1e-9, 0) for p in probabilities], outcomes, bins)",
+    ),
+    Mutant(
         "p = 1 in no bin",
         "calibration_error",
         "(probabilities, outcomes, bins)",
