@@ -32,23 +32,28 @@ from minisw.options import Parser
 from minisw.records import write_json
 
 SEED = 20261130  # of the gradebook
+Range = tuple[float, float]  # lowest and highest
 KINDS = ("reference", "one function wrong", "skeleton", "returns None")
 
 
-def submission(assignment: Assignment, number: int) -> tuple[str, dict[str, float]]:
-    """A submission of the kind `number` % 4, and the points that each of its functions must get."""
-    full = {f.name: float(f.points) for f in assignment.functions}
+def submission(assignment: Assignment, number: int) -> tuple[str, dict[str, Range]]:
+    """A submission of the kind `number` % 4, and the points that each of its functions must get.
+
+    A wrong function loses points, but not all of them if some of its relations hold.
+    """
+    full = {f.name: (float(f.points), float(f.points)) for f in assignment.functions}
+    none = dict.fromkeys(full, (0.0, 0.0))
     kind = KINDS[number % len(KINDS)]
     if kind == "reference":
         return mutants.submission(assignment), full
     if kind == "one function wrong":
         pool = [m for m in assignment.load("mutants").MUTANTS if not (m.endless or m.large)]
         mutant = random.Random(number).choice(pool)
-        return mutants.submission(assignment, mutant), full | {mutant.function: 0.0}
+        return mutants.submission(assignment, mutant), full | {mutant.function: (0.0, full[mutant.function][1] - 0.1)}
     skeleton = student_file(assignment)
     if kind == "skeleton":
-        return skeleton, dict.fromkeys(full, 0.0)
-    return skeleton.replace("raise NotImplementedError", "return None"), dict.fromkeys(full, 0.0)
+        return skeleton, none
+    return skeleton.replace("raise NotImplementedError", "return None"), none
 
 
 def gradebook(assignment: Assignment, folder: Path, table: Path, kill_after: int = 0) -> None:
@@ -66,15 +71,15 @@ def gradebook(assignment: Assignment, folder: Path, table: Path, kill_after: int
         raise SystemExit(f"the gradebook ended with {process.returncode}")
 
 
-def wrong_rows(table: Path, expected: dict[str, dict[str, float]]) -> list[str]:
-    """Submissions whose points in the table are not those expected."""
+def wrong_rows(table: Path, expected: dict[str, dict[str, Range]]) -> list[str]:
+    """Submissions whose points in the table are not those expected, a sentence each."""
     with table.open(encoding="utf-8", newline="") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}
     return [
-        f"{student}, {function}: {rows[student][f'{function} points']} and not {points:g}"
+        f"{student}, {function}: {rows[student][f'{function} points']}, which is not from {low:g} to {high:g}"
         for student, own in expected.items()
-        for function, points in own.items()
-        if float(rows[student][f"{function} points"]) != points
+        for function, (low, high) in own.items()
+        if not low <= float(rows[student][f"{function} points"]) <= high
     ]
 
 

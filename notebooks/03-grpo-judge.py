@@ -315,7 +315,7 @@ print("live rewards:", [round(step["reward"], 2) for step in live])
 metrics = {"reward": "reward", "entropy": "entropy (nats)", "frac_reward_zero_std": "tied groups"}
 first, last = curve[0], curve[-1]
 shape = f"{knobs.prompts} × {knobs.group}"
-title = f"In the shipped training the reward goes from {first['reward']:.2f} to {last['reward']:.2f}"
+title = f"Shipped training: the reward goes from {first['reward']:.2f} to {last['reward']:.2f}"
 show.picture(
     pictures.training_curves({f"shipped, {shape}": curve, "live, 8 × 8": live}, metrics, title),
     f"Curves of the shipped training: the reward goes from {first['reward']:.2f} to "

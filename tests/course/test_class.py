@@ -13,7 +13,7 @@ from minisw.course.assignments import all_assignments
 from minisw.verify.sandbox import missing_layers
 
 A2 = all_assignments()["a2"]
-FULL = {f.name: float(f.points) for f in A2.functions}
+FULL = {f.name: (float(f.points), float(f.points)) for f in A2.functions}
 
 
 def functions(source: str) -> dict[str, str]:
@@ -28,9 +28,9 @@ def test_the_four_kinds_and_their_points() -> None:
         assert made[0] == (mutants.submission(A2), FULL)
         source, points = made[1]
         wrong = [name for name in FULL if functions(source)[name] != right[name]]
-        assert len(wrong) == 1 and points == FULL | {wrong[0]: 0.0}
+        assert len(wrong) == 1 and points == FULL | {wrong[0]: (0.0, FULL[wrong[0]][0] - 0.1)}
         for _, points in made[2:]:
-            assert set(points.values()) == {0.0} and points.keys() == FULL.keys()
+            assert set(points.values()) == {(0.0, 0.0)} and points.keys() == FULL.keys()
         assert made[2][0].count("NotImplementedError") >= len(FULL) and "NotImplementedError" not in made[3][0]
     assert len({grading.submission(A2, number)[0] for number in range(1, 60, 4)}) > 5  # the wrong functions differ
 
@@ -38,10 +38,10 @@ def test_the_four_kinds_and_their_points() -> None:
 def test_a_table_with_other_points_is_noticed(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("student,abs_q points,abs_q status,mixed points,mixed status\nann,5,ok,4,ok\nbob,0,wrong,4,ok\n")
-    expected = {"ann": {"abs_q": 5.0, "mixed": 4.0}, "bob": {"abs_q": 5.0, "mixed": 4.0}}
-    assert grading.wrong_rows(table, expected) == ["bob, abs_q: 0 and not 5"]
-    assert grading.wrong_rows(table, {"bob": {"mixed": 0.0}}) == ["bob, mixed: 4 and not 0"]
-    assert grading.wrong_rows(table, {"ann": {"abs_q": 5.0}}) == []
+    full = {"abs_q": (5.0, 5.0), "mixed": (4.0, 4.0)}
+    assert grading.wrong_rows(table, {"ann": full, "bob": full}) == ["bob, abs_q: 0, which is not from 5 to 5"]
+    assert grading.wrong_rows(table, {"bob": {"mixed": (0.0, 3.9)}}) == ["bob, mixed: 4, which is not from 0 to 3.9"]
+    assert grading.wrong_rows(table, {"ann": {"abs_q": (5.0, 5.0)}, "bob": {"abs_q": (0.0, 4.9)}}) == []
 
 
 @pytest.mark.slow
