@@ -165,7 +165,7 @@ show.picture(
     f"from {fine.q[fall - 1]:.2f} to {fine.q[fall]:.2f}.",
 )
 
-# %%
+# %% tags=["live"]
 print("M =", knobs.branches, [round(q, 2) for q in chosen.q])
 print("M =", many, [round(q, 2) for q in fine.q])
 print("exact labels:", run.task.exact_labels(problem, chosen.chunks))
