@@ -99,6 +99,11 @@ class Judgment:
     votes: tuple[bool | None, ...] = ()  # all sampled verdicts, if there is more than one
     prompt_tokens: int = field(default=0, compare=False)  # prefilled for this judgment; counted where searches judge
 
+    @property
+    def sampled_verdicts(self) -> tuple[bool | None, ...]:
+        """The verdict of every sampled reply: the votes, or the only one."""
+        return self.votes or (self.verdict,)
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -252,13 +252,13 @@ def mean_f1(rows: Sequence[tuple[BenchItem, tuple[int, ...]]]) -> float:
 
 
 def sampled(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> dict:
-    """Figures of a judge that was sampled several times for each step (`Judgment.votes`).
+    """Figures of a judge that was sampled several times for each step (`Judgment.sampled_verdicts`).
 
     Sample k of an item takes vote k of every step. `f1_sampled` is the mean F1 of the samples, `f1_majority` that of the
     majority's verdicts, both with intervals over questions; `gain_of_votes` is their difference, paired by question.
     `predictions_sampled` holds the samples' predictions for each item.
     """
-    predictions = [tuple(predict(votes) for votes in zip(*(j.votes for j in own), strict=True)) for own in judgments]
+    predictions = [tuple(predict(votes) for votes in zip(*(j.sampled_verdicts for j in own), strict=True)) for own in judgments]
     majority = [(item, predict([j.verdict for j in own])) for item, own in zip(items, judgments, strict=True)]
     voted = [(prediction,) for _, prediction in majority]
     gain, interval = f1_difference(items, voted, predictions, seed, resamples)
@@ -269,7 +269,7 @@ def sampled(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]],
         "f1_majority": average_f1(majority),
         "interval_majority": bootstrap(majority, average_f1, seed, resamples, questions),
         "gain_of_votes": {"measured": gain, "interval": interval},
-        "unparseable_sampled": mean([vote is None for own in judgments for j in own for vote in j.votes]),
+        "unparseable_sampled": mean([vote is None for own in judgments for j in own for vote in j.sampled_verdicts]),
         "samples": len(predictions[0]),
         "predictions_sampled": predictions,
     }
@@ -281,11 +281,11 @@ def majority_curve(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judg
     The votes of a step are cut into groups of k, in their order; Maj@k is the mean F1 of the groups. Votes that fill no
     group are left out. Maj@1 is the mean F1 of one sample, and with all votes it is the majority that `sampled` measures.
     """
-    votes = len(judgments[0][0].votes)
+    votes = len(judgments[0][0].sampled_verdicts)
     rows, questions = [], [item.question for item in items]
     for k in [*(2**i for i in range(votes.bit_length()) if 2**i < votes), votes]:
         groups = [
-            (item, tuple(predict([vote(j.votes[at : at + k]) for j in own]) for at in range(0, votes - k + 1, k)))
+            (item, tuple(predict([vote(j.sampled_verdicts[at : at + k]) for j in own]) for at in range(0, votes - k + 1, k)))
             for item, own in zip(items, judgments, strict=True)
         ]
         rows.append({"k": k, "f1": mean_f1(groups), "interval": bootstrap(groups, mean_f1, seed, resamples, questions)})
@@ -304,11 +304,11 @@ def pass_curve(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment
     weight. With only two verdicts, guessing passes soon. A solution passes if one of k samples finds its first error, or
     accepts it all if there is none; solutions with and without an error have equal weight.
     """
-    samples = len(judgments[0][0].votes)
-    steps = [(label, sum(vote is label for vote in j.votes)) for label, j in steps_until_error(items, judgments)]
+    samples = len(judgments[0][0].sampled_verdicts)
+    steps = [(label, sum(vote is label for vote in j.sampled_verdicts)) for label, j in steps_until_error(items, judgments)]
     solutions = []
     for item, own in zip(items, judgments, strict=True):
-        predictions = [predict(votes) for votes in zip(*(j.votes for j in own), strict=True)]
+        predictions = [predict(votes) for votes in zip(*(j.sampled_verdicts for j in own), strict=True)]
         solutions.append((item.label < 0, sum(prediction == item.label for prediction in predictions)))
     rows, k = [], 1
     while k <= samples:

@@ -270,6 +270,22 @@ def test_the_majority_of_k_votes_is_taken_in_groups_of_k(samples, ks):
     assert whole == pytest.approx(metrics.sampled(items, decided, 0, 20)["f1_majority"])
 
 
+def test_one_sample_is_measured_as_the_verdict_itself():
+    """A judgment of one reply has no votes; its verdict is the sample."""
+    rng = random.Random(8)
+    items = [item(rng.choice([-1, 0, 1]), True, question=str(i)) for i in range(40)]
+    judgments = [[Judgment(rng.choice([True, True, False, None])) for _ in i.chunks] for i in items]
+    found, greedy = metrics.sampled(items, judgments, 0, 20), metrics.score(items, judgments, 0, 20)
+    assert found["f1_sampled"] == pytest.approx(greedy["f1"]) == found["f1_majority"] > 0
+    assert found["gain_of_votes"]["measured"] == 0 and found["samples"] == 1
+    assert found["predictions_sampled"] == [(prediction,) for prediction in greedy["predictions"]]
+    assert 0 < found["unparseable_sampled"] < 1
+    (row,) = metrics.pass_curve(items, judgments)
+    two = [[Judgment(j.verdict, votes=(j.verdict,) * 2) for j in own] for own in judgments]
+    assert row == metrics.pass_curve(items, two)[0] and 0 < row["solutions"] < 1
+    assert [r["k"] for r in metrics.majority_curve(items, judgments, 0, 20)] == [1]
+
+
 def test_a_difference_between_sampled_judges_is_that_of_their_mean_f1():
     rng = random.Random(3)
     items = [item(rng.choice([-1, 0, 1, 2]), True, question=str(i)) for i in range(40)]
