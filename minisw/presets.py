@@ -86,7 +86,7 @@ RUNG_1 = Recipe(
         micro_tokens=4096,
     ),
     problems=ProblemKnobs(source="equations", prompts="equations", digits=2),
-    segment=SegmentKnobs(teacher="blank_lines"),
+    segment=SegmentKnobs(teacher="blank_lines"),  # there is no stage segment; the rules of "rules" do not exist here
     annotate=AnnotateKnobs(source="made", max_solutions=160),
     classifier=ClassifierKnobs(prompts=("classify",), lrs=(1e-4, 3e-4), max_lrs=4, max_epochs=3, batch=16),
     judge=JudgeKnobs(

@@ -65,10 +65,11 @@ class Prompts:
         Which ones, and in which order, is drawn for each request: a small model copies the verdict of the last example, and a
         fixed order would decide for it.
         """
-        examples = list(self.judge_examples)
+        examples, shown = list(self.judge_examples), {}
         random.Random(request).shuffle(examples)
-        first = {NEGATIVE in reply: (asked, reply) for asked, reply in reversed(examples)}
-        return tuple(example for example in examples if example in first.values())
+        for asked, reply in examples:
+            shown.setdefault(NEGATIVE in reply, (asked, reply))
+        return tuple(shown.values())
 
     def for_verifier(self, question: str, chunks: Sequence[str]) -> str:
         """A problem and all steps of a solution so far, numbered from 1, as one user message (ThinkPRM).

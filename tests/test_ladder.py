@@ -37,6 +37,20 @@ def test_a_rung_takes_the_users_model_and_nothing_else(tmp_path: Path) -> None:
         assert rung_recipe(rung, Recipe(), 0) == PRESETS[rung]  # the embedded model is no chat model
 
 
+def test_knobs_that_the_rungs_would_not_take_are_refused(tmp_path: Path) -> None:
+    model = dataclasses.replace(Recipe().model, name="some/model", device="cpu")
+    problems = dataclasses.replace(Recipe().problems, data_dir=tmp_path)
+    ladder.check_knobs(dataclasses.replace(Recipe(), seed=7, model=model, problems=problems))
+    for changed in (
+        dataclasses.replace(Recipe(), judge=dataclasses.replace(Recipe().judge, steps=3)),
+        dataclasses.replace(Recipe(), model=dataclasses.replace(model, slots=3)),
+        dataclasses.replace(Recipe(), problems=dataclasses.replace(problems, test=3)),
+    ):
+        with pytest.raises(ValueError, match="for other knobs run one rung with --preset"):
+            LadderStudy().run(changed, tmp_path / "out", 1, Console(quiet=True), ("rung-1",))
+    assert not (tmp_path / "out").exists()
+
+
 def test_rungs_get_harder_and_have_the_same_judges() -> None:
     steps = [PRESETS[rung].problems.max_steps for rung in RUNGS]
     assert [PRESETS[rung].problems.source for rung in RUNGS] == ["equations", "stories", "stories", "gsm8k", "gsm8k"]

@@ -18,7 +18,7 @@ def load_split(split: str, count: int, seed: int, digits: int) -> list[BenchItem
     """`count` equations of numbers with `digits` digits, right and wrong in turn; no two have the same left side.
 
     Which left sides belong to which split depends on the seed, and splits are disjoint. A wrong result differs from the right
-    one in one digit's worth: by 1, 2 or 10 (with three digits and more also by 100). Raises ValueError for an unknown split,
+    one by 1, 2 or 10 (with three digits and more also by 100). Raises ValueError for an unknown split,
     TooFewProblems if there are not that many equations.
     """
     if split not in SPLITS:
@@ -28,10 +28,9 @@ def load_split(split: str, count: int, seed: int, digits: int) -> list[BenchItem
     most = numbers * (numbers + 1) // 2 // len(SPLITS)  # differences are the fewer: a ≥ b
     if not 0 <= count <= most:
         raise TooFewProblems(f"there are {most} equations with {digits} digits for {split}, and {count} were asked for")
-    rng = random.Random(f"{seed}/{digits}")
-    part, seen, items = SPLITS.index(split), set(), []
-    salt = rng.getrandbits(64)
+    salt = random.Random(f"{seed}/{digits}").getrandbits(64)  # decides, with the left side, which split may hold an equation
     rng = random.Random(f"{seed}/{digits}/{split}")
+    part, seen, items = SPLITS.index(split), set(), []
     while len(items) < count:
         a, b, sign = rng.randint(low, high), rng.randint(low, high), rng.choice("+-")
         if sign == "-" and a < b:

@@ -48,9 +48,11 @@ class LadderStudy:
     def run(self, recipe: Recipe, folder: Path, seeds: int, console: Console, only: Sequence[str] = ()) -> None:
         """Run every rung with every seed, then write results.json and print its table. Finished runs are read.
 
-        `only`: the rungs to run; empty for all. Raises ValueError for an unknown rung, and for a recipe that could not work.
+        `only`: the rungs to run; empty for all. Raises ValueError for an unknown rung, for knobs that the rungs would not take,
+        and for a recipe that could not work.
         """
         check_arms(self.name, RUNGS, only)
+        check_knobs(recipe)
         recipes = [rung_recipe(rung, recipe, recipe.seed + n) for rung in only or RUNGS for n in range(seeds)]
         for each in recipes:
             check(each)
@@ -59,6 +61,23 @@ class LadderStudy:
             run_rung(each, folder / f"{each.preset}-{each.seed}", console)
             write_json(folder / "results.json", results(self, folder))
         print_tables(folder, console)
+
+
+def check_knobs(recipe: Recipe) -> None:
+    """Raises ValueError if `recipe` sets a knob that the rungs do not take from it."""
+    default = PRESETS[recipe.preset]
+    taken = {"name": default.model.name, "gguf_file": default.model.gguf_file, "device": default.model.device}
+    rest = dataclasses.replace(
+        recipe,
+        seed=default.seed,
+        model=dataclasses.replace(recipe.model, **taken),
+        problems=dataclasses.replace(recipe.problems, data_dir=default.problems.data_dir),
+    )
+    if rest != default:
+        raise ValueError(
+            "study ladder has its knobs from the presets rung-1 to rung-5: give --model.name, --model.gguf-file, --model.device, "
+            "--problems.data-dir, --seed and --seeds only; for other knobs run one rung with --preset"
+        )
 
 
 def rung_recipe(rung: str, recipe: Recipe, seed: int) -> Recipe:

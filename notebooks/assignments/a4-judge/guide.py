@@ -43,7 +43,7 @@ for name, own in predictions.items():
 # ## A paired difference
 #
 # A row is a pair: the item with the prediction of one judge, and the item with that of the other. Resample questions:
-# look up in the handout how `paired_bootstrap` is told which rows belong together.
+# look up in the handout which rows `paired_bootstrap` keeps together.
 
 # %%
 a, b = predictions["StepWiser"], predictions["classifier"]
