@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from fakes import ASK, PROMPTS, REPLY, FakeLM
 
-from minisw.judges.base import AlwaysPositive, RandomReject, p_first
+from minisw.judges.base import AlwaysPositive, JudgeContext, RandomReject, p_first
 from minisw.judges.generative import GenerativeJudge, p_positive, p_positive_along
 from minisw.judges.prompted import untrained_judge
 from minisw.prompts import BOX, ENGLISH, NEGATIVE, POSITIVE
+from minisw.records import LabelledStep
 
 GOOD, BAD = f"The step says 4. {POSITIVE}", f"The step says 5. {NEGATIVE}"
 
@@ -173,3 +177,18 @@ def test_the_controls(steps):
     many = RandomReject(0.2).judge(steps * 400, 3)
     assert 0.75 < sum(j.verdict for j in many) / len(many) < 0.85
     assert many == RandomReject(0.2).judge(steps * 400, 3) != RandomReject(0.2).judge(steps * 400, 4)
+
+
+def test_worked_examples_stand_before_every_request():
+    """One of each verdict, as earlier turns of the chat, in the order drawn for the request."""
+    examples = (("JUDGE a", f"1 = 1\n{POSITIVE}"), ("JUDGE b", f"1 ≠ 2\n{NEGATIVE}"))
+    prompts, lm = dataclasses.replace(PROMPTS, judge_examples=examples), FakeLM()
+    judge = GenerativeJudge(JudgeContext(lm, None, prompts, 50, 100), None)
+    orders = set()
+    for number in range(20):
+        step = LabelledStep("p", f"Q{number}?", ("h",), "c", True)
+        shown = prompts.examples_for(judge.request(step))
+        turns = "".join(f"{ASK}{asked}{REPLY}{reply}" for asked, reply in (*shown, (f"JUDGE Q{number}?|h|c", "")))
+        assert lm.decode(judge.prompt(step)) == turns and set(shown) == set(examples)
+        orders.add(shown)
+    assert len(orders) == 2

@@ -66,6 +66,7 @@ WRONG = [  # and the first wrong line
     (MAX, ["54 / 6 = 9\n", "9 + 20 = 29\n", "The answer is \\boxed{29}."], 1),
     (MAX, ["54 / 20 = 2\n", "The answer is \\boxed{2}."], 0),  # does not come out even
     (MAX, ["There are 7 bags.\n", "The answer is \\boxed{7}."], 0),
+    (LENA, ["The answer is \\boxed{22}.\n", "25 + 13 = 38\n"], 0),  # right, but nothing leads to it
 ]
 
 
