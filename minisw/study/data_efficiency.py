@@ -2,7 +2,7 @@
 
 The labels of an arm are the first of one balanced pool, so a smaller budget is part of every larger one. The pool has exact
 labels, which cost no rollouts; arms whose name begins with "mc" have Monte-Carlo labels of the same kind of solutions, up to a
-tenth of the pool, for the claim that such labels suffice.
+tenth of the pool, for the claim that such labels suffice; only StepWiser and the classifier are trained on them.
 
     classifiers                settings are chosen on validation labels in each arm: three learning rates up to a tenth of the
                                pool, and one (1e-3) above it, because a sweep would take hours; epochs are always chosen
@@ -52,7 +52,11 @@ DATA_EFFICIENCY = Study(
     (
         Arm("0", "no labels", labels=EXACT, judges=(UNTRAINED, FEW_SHOT, SELF_SUPERVISED)),
         *(Arm(str(count), f"{count} labels", budget(count), labels=EXACT) for count in BUDGETS),
-        *(Arm(f"mc{count}", f"{count} Monte-Carlo labels", budget(count), labels=MC) for count in BUDGETS if count <= MOST_MC),
+        *(
+            Arm(f"mc{count}", f"{count} Monte-Carlo labels", budget(count), labels=MC, judges=(STEPWISER, DISCRIMINATIVE))
+            for count in BUDGETS
+            if count <= MOST_MC
+        ),
     ),
     (
         Contrast(

@@ -4,7 +4,8 @@
     methods     all of search/methods.py, with StepWiser's judge; plain sampling has one budget
     controls    chunk-reset with a judge that rejects at random at StepWiser's rate, one that accepts everything, and one that
                 knows the exact labels (oracle)
-    judges      chunk-reset at one budget with every trained judge of the run, beside its first-error F1
+    judges      chunk-reset at one budget with every judge of the run, beside its first-error F1; the recipe gets more judges for
+                this, good and bad ones
     splits      test and hard problems; and validation problems, which choose the method and the budget of the claim
 
 All searches of a split have the same seed: methods that sample whole solutions share them, which makes differences less noisy.
@@ -24,7 +25,10 @@ from minisw.evaluate import stats
 from minisw.evaluate.metrics import score
 from minisw.judges import registry
 from minisw.judges.base import AlwaysPositive, Judge, RandomReject
+from minisw.judges.genprm import GENPRM
+from minisw.judges.scalar_head import SCALAR_HEAD
 from minisw.judges.stepwiser import STEPWISER
+from minisw.judges.thinkprm import THINKPRM
 from minisw.recipe import Recipe
 from minisw.records import Answer, Problem, Try, flat
 from minisw.runs import Run
@@ -46,6 +50,7 @@ PLAIN, MAJORITY, CHUNK_RESET = "plain", "majority", "chunk_reset"
 VALIDATION, TEST, HARD = "validation", "test", "hard"
 RANDOM, ALWAYS, ORACLE = CONTROLS = ("random_rejection", "always_accepting", "oracle")  # judges of chunk-reset
 JUDGES = "judges"  # the arm that compares judges
+MORE_JUDGES = (SCALAR_HEAD, GENPRM, THINKPRM)
 NO_JUDGE = "none"
 
 SOMEWHERE = Contrast(
@@ -64,8 +69,11 @@ BETTER_JUDGE = Contrast(
 )
 
 
-def with_hard_problems(recipe: Recipe) -> Recipe:
-    """As many hard problems as test problems are searched, if the task has them and the recipe asks for none."""
+def with_more_judges(recipe: Recipe) -> Recipe:
+    """The recipe with the judges that its scatter of F1 and accuracy needs; and with as many hard problems as test problems are
+    searched, if the task has them and the recipe asks for none."""
+    judges = recipe.judge.judges
+    recipe = with_knobs("judge", judges=judges + tuple(name for name in MORE_JUDGES if name not in judges))(recipe)
     if recipe.problems.source != "arithmetic" or recipe.problems.hard:
         return recipe
     return with_knobs("problems", hard=recipe.search.problems)(recipe)
@@ -176,9 +184,9 @@ def judge_rate(run: Run) -> float:
 
 
 def judge_rows(run: Run) -> list[dict]:
-    """Every trained judge: its first-error F1 on the items of stage evaluate, and chunk-reset with it on the test problems."""
+    """Every judge: its first-error F1 on the items of stage evaluate, and chunk-reset with it on the test problems."""
     items, rows = load_items(run), []
-    for entry in registry.trainings(run.recipe):
+    for entry in registry.entries(run.recipe):
         judge = load_judge(run, entry.id)
         figures = score(items, judge_items(run, entry.id, judge, items), run.seed, run.recipe.evaluate.resamples)
         found = account(run, CHUNK_RESET, answers(run, TEST, CHUNK_RESET, entry.id, JUDGES_AT))
@@ -223,7 +231,7 @@ SEARCH = RunStudy(
     "search",
     "Search at equal compute",
     (*METHODS, *CONTROLS, JUDGES),
-    with_hard_problems,
+    with_more_judges,
     measure,
     contrasts,
 )

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from minisw.cli import parse
 from minisw.evaluate import stats
+from minisw.judges import registry
 from minisw.judges.base import AlwaysPositive, RandomReject
 from minisw.recipe import EvaluateKnobs, JudgeKnobs, PolicyKnobs, ProblemKnobs, Recipe, SearchKnobs
 from minisw.records import Answer, Judgment, Problem, Try, read_jsonl
@@ -88,11 +89,20 @@ def test_splits_have_as_many_problems_as_are_searched(a_run):
 
 
 def test_the_embedded_task_has_hard_problems_if_the_recipe_asks_for_none():
-    assert study.with_hard_problems(Recipe()).problems.hard == Recipe().search.problems
-    assert study.with_hard_problems(RECIPE) == RECIPE
+    assert study.with_more_judges(Recipe()).problems.hard == Recipe().search.problems
+    assert study.with_more_judges(RECIPE).problems == RECIPE.problems
     real = parse(["--preset", "smoke"])
-    assert study.with_hard_problems(real) == real
-    assert SEARCH.change is study.with_hard_problems
+    assert study.with_more_judges(real).problems == real.problems
+    assert SEARCH.change is study.with_more_judges
+
+
+def test_at_least_eight_judges_steer_a_search_each_trained_once():
+    for recipe in (Recipe(), parse(["--judge.judges", "discriminative", "stepwiser", "genprm", "rejection_sampled"])):
+        changed = study.with_more_judges(recipe)
+        judges = changed.judge.judges
+        assert judges[: len(recipe.judge.judges)] == tuple(recipe.judge.judges) and len(set(judges)) == len(judges)
+        assert len(registry.entries(changed)) >= 8
+    assert dataclasses.replace(changed.judge, judges=recipe.judge.judges) == recipe.judge
 
 
 @pytest.mark.parametrize("arm", METHODS)
@@ -243,9 +253,9 @@ def test_without_exact_labels_there_is_no_oracle(a_run):
 # --- judges and contrasts ------------------------------------------------------------------------------------------------
 
 
-def test_every_trained_judge_has_its_f1_and_steers_a_search(a_run):
+def test_every_judge_has_its_f1_and_steers_a_search(a_run):
     rows = study.measure(a_run, "judges")["judges"]
-    assert [row["id"] for row in rows] == ["discriminative", "stepwiser", "stepwiser_tenth"]
+    assert [row["id"] for row in rows] == ["always_positive", "untrained", "discriminative", "stepwiser", "stepwiser_tenth"]
     by_id = {row["id"]: row for row in rows}
     assert by_id["stepwiser"]["f1"] == 1.0 > by_id["discriminative"]["f1"]  # the scripted judge is always right
     assert by_id["stepwiser"]["f1_interval"] == (1.0, 1.0) and by_id["discriminative"]["name"] == "discriminative"
@@ -328,4 +338,4 @@ def test_a_toy_study_on_the_embedded_model(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "s" / "results.json").read_text(encoding="utf-8"))
     assert {row["split"] for row in found["pareto"]} == {"validation", "test", "hard"}
     assert all(0 <= row["accuracy"] <= 1 and row["flops"] > 0 for row in [*found["pareto"], *found["judges"]])
-    assert len(found["judges"]) == 3 and "method, harder problems" in console.file.getvalue()
+    assert len(found["judges"]) == 8 and "method, harder problems" in console.file.getvalue()
