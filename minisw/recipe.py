@@ -116,7 +116,7 @@ class ProblemKnobs:
     max_steps: int = 0
     """Stories: most steps; 0 stands for 2. GSM8K: keep problems whose reference solution has at most this many lines; 0 keeps
     all."""
-    train: int = 400
+    train: int = 800
     """Training problems of stage 1, on which the policy is fine-tuned. Paper: 20,000. Stage 2 annotates others."""
     validation: int = 60
     """Validation problems: their labels choose the classifier's settings."""
@@ -159,13 +159,13 @@ class SegmentKnobs:
     teacher: Literal["rules", "prompted", "numbered", "blank_lines"] = "rules"
     """Who segments: the task's rules, the model copying the text with tags, the model naming the first lines of chunks, or a
     cut at every blank line, to compare with."""
-    samples: int = 2
+    samples: int = 4
     """Solutions that the base samples per problem; wrong ones are dropped. Paper: 16."""
-    keep: int = 2
+    keep: int = 4
     """Most right solutions kept per problem. Paper: 4."""
     tries: int = 1
     """Segmentations that the teacher samples per solution; all that pass the filter are taught. Paper: 8."""
-    training: Training = Training(lr=2e-3, epochs=4, batch=12)
+    training: Training = Training(lr=2e-3, epochs=1, batch=6)
 
 
 @dataclass(frozen=True)
