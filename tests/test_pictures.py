@@ -11,6 +11,7 @@ from minisw.pictures import (
     efficiency_alt,
     efficiency_curves,
     efficiency_points,
+    flops_of_a_label,
     pareto_alt,
     pareto_curves,
     pareto_front,
@@ -41,6 +42,19 @@ def test_points_are_means_over_seeds_in_the_order_of_x():
     assert efficiency_points(ROWS[-2:], LABELS) == {}  # Monte-Carlo labels and no labels
 
 
+def test_compute_counts_the_rollouts_of_as_many_labels():
+    """A label costs what the largest pool of Monte-Carlo labels took for each of its labels, mean over seeds."""
+    pools = [
+        row("stepwiser", "mc8", 8, 0.5) | {"labelling": {"flops": 80_000}},
+        row("stepwiser", "mc80", 50, 0.5) | {"labelling": {"flops": 500}},
+        row("stepwiser", "mc80", 40, 0.5, seed=1) | {"labelling": {"flops": 1200}},
+    ]
+    assert flops_of_a_label(ROWS) == 0 and flops_of_a_label(ROWS + pools) == pytest.approx((10 + 30) / 2)
+    points = efficiency_points(ROWS + pools, COMPUTE)
+    assert [point[0] for point in points["stepwiser"]] == pytest.approx([800 + 23 * 20, 500 + 80 * 20])
+    assert efficiency_points(ROWS + pools, LABELS) == efficiency_points(ROWS, LABELS)
+
+
 def test_the_curves_hold_the_points_on_logarithmic_axes():
     figure = efficiency_curves(ROWS)
     for axis, x in zip(figure.axes, (LABELS, COMPUTE), strict=True):
@@ -53,7 +67,7 @@ def test_the_curves_hold_the_points_on_logarithmic_axes():
         assert set(lines["untrained"].get_ydata()) == {0.3}
         assert axis.get_xscale() == "log" and axis.get_ylim() == (0, 1)
         assert len({line.get_color() for line in lines.values()}) == len({line.get_marker() for line in lines.values()}) == 3
-    assert [axis.get_xlabel() for axis in figure.axes] == ["labelled steps", "training compute (FLOPs)"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["labelled steps", "labels and training (FLOPs)"]
     assert [line.get_label() for line in efficiency_curves(ROWS[:4]).axes[0].lines] == ["stepwiser", "discriminative"]
 
 

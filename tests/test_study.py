@@ -92,6 +92,7 @@ def scripted(tmp_path, monkeypatch):
         for stage in ("segment", "annotate"):
             (folder / stage).mkdir(parents=True, exist_ok=True)
             (folder / stage / "data").write_text(folder.name)
+        (folder / "usage.json").write_text(json.dumps({"flops": recipe.annotate.branches}))
         return [recipe.seed]
 
     def measure(run, judge, items):
@@ -146,6 +147,8 @@ def test_every_arm_gets_its_labels_and_a_finished_judge_is_read(scripted, tmp_pa
     names = [(row["seed"], row["arm"], row["judge"]) for row in found["rows"]]
     pairs = [*((arm, judge) for arm in ("base", "kl") for judge in BOTH), ("own", "stepwiser")]
     assert names == [(seed, *pair) for seed in (4, 5) for pair in pairs]
+    cost = {"base": {"flops": 16}, "kl": {"flops": 4}, "own": None}  # of the labels that the arm was given
+    assert all(row.get("labelling") == cost[row["arm"]] for row in found["rows"])
     assert found["contrasts"][0]["each"] == [0.25, 0.25] and found["contrasts"][0]["seeds"] == [4, 5]
     before = {key: list(value) for key, value in calls.items()}
     study.run_study(a_study, recipe, tmp_path, 2, QUIET)
@@ -176,21 +179,33 @@ def test_some_arms_alone(scripted, tmp_path):
 
 
 def test_a_budget_is_the_number_of_labels_and_bounds_what_is_sampled():
-    """The budgets are shares of the pool; replies of RS-FT are about as many at every budget; sweeps end at a tenth."""
+    """The budgets are shares of the pool; SFT is given as many replies at every budget; no judge is trained for too short."""
     assert data.BUDGETS == (24, 80, 240, 800, 2400, 8000) and data.POOL == 8000
     for count in data.BUDGETS:
         changed = data.budget(count)(RECIPE)
-        assert changed.judge.labels == count
-        assert changed.judge.rs_samples == max(2, 8000 // count) and changed.judge.rs_samples * count >= 7200
-        assert (len(changed.classifier.lrs) == changed.classifier.max_lrs == 3) is (count <= 800)
-        assert 1e-3 in changed.classifier.lrs and changed.classifier.prompts == ("judge",)
-        assert changed.judge.rs_keep == (3 if count <= 800 else 1)
+        judge, classifier = changed.judge, changed.classifier
+        assert judge.labels == count
+        assert judge.rs_samples == max(2, 9600 // count) and judge.rs_keep == max(1, 2400 // count) <= judge.rs_samples
+        assert len(classifier.lrs) == classifier.max_lrs == (2 if count == 8000 else 3)
+        assert 1e-3 in classifier.lrs and classifier.prompts == ("judge",)
+        assert classifier.max_epochs * count >= 100 * classifier.batch and classifier.patience * count >= 30 * classifier.batch
+        assert 1 <= classifier.patience <= classifier.max_epochs
+        assert judge.steps >= RECIPE.judge.steps and judge.steps * judge.prompts >= count  # every label is seen
+    longest = data.budget(24)(with_knobs("judge", steps=999)(with_knobs("classifier", max_epochs=888)(RECIPE)))
+    assert (longest.judge.steps, longest.classifier.max_epochs) == (999, 888)  # longer trainings are not cut
+
+
+def test_pools_have_room_for_their_labels():
+    """A wrong solution has one negative, three in four of the chosen solutions are wrong, and half of four samples are."""
     pools = {name: change(RECIPE).annotate for name, change in DATA_EFFICIENCY.labels.items()}
     assert {name: knobs.source for name, knobs in pools.items()} == {"exact": "exact", "mc": "rollouts"}
-    assert pools["exact"].max_solutions * 0.75 >= 4000 > pools["mc"].max_solutions and pools["mc"].max_solutions * 0.75 >= 400
+    for name, negatives in (("exact", 4000), ("mc", 400)):
+        knobs = pools[name]
+        assert knobs.max_solutions * 0.75 >= negatives and knobs.problems * min(knobs.keep, 0.5 * knobs.samples) >= negatives
+    assert pools["mc"].max_solutions * 0.75 < 4000
     for arm in DATA_EFFICIENCY.arms:
         assert arm.labels == ("mc" if arm.id.startswith("mc") else "exact")
-    assert [arm.id for arm in DATA_EFFICIENCY.arms] == ["0", *map(str, data.BUDGETS), "mc24", "mc80", "mc240", "mc800"]
+    assert [arm.id for arm in DATA_EFFICIENCY.arms] == ["0", *map(str, data.BUDGETS), "mc800"]
 
 
 @pytest.mark.parametrize("a_study", [s for s in STUDIES.values() if isinstance(s, Study)], ids=lambda s: s.name)
@@ -227,11 +242,13 @@ def test_a_claim_compares_what_the_paper_compares(contrast):
 
 def test_studies_compare_the_judges_that_they_are_about():
     """Data efficiency: all that learn from labels, and three that use none. Components: GenPRM's parts, and ThinkPRM."""
-    trained = {"stepwiser", "discriminative", "rejection_sampled", "genprm", "thinkprm", "scalar_head"}
-    assert set(DATA_EFFICIENCY.judges) == trained
-    few = {arm.id: arm.judges for arm in DATA_EFFICIENCY.arms if arm.judges}
-    assert few.pop("0") == ("untrained", "few_shot", "self_supervised")
-    assert few == dict.fromkeys(("mc24", "mc80", "mc240", "mc800"), ("stepwiser", "discriminative"))
+    judges = {arm.id: set(arm.judges) for arm in DATA_EFFICIENCY.arms}
+    assert judges["0"] == {"untrained", "few_shot", "self_supervised"}
+    for name in ("24", "240", "2400"):
+        assert judges[name] == {"stepwiser", "discriminative", "rejection_sampled", "genprm", "thinkprm", "scalar_head"}
+    for name in ("80", "800", "mc800"):
+        assert judges[name] == {"stepwiser", "discriminative"}
+    assert judges["8000"] == {"discriminative", "rejection_sampled"}
     assert set(COMPONENTS.judges) == {"genprm", "genprm_analysis", "genprm_code", "genprm_neither", "thinkprm"}
     assert HABITS.judges == ("untrained", "rejection_sampled", "stepwiser")
 
@@ -267,23 +284,28 @@ def test_a_toy_study_makes_labels_and_measures_each_judge(tmp_path, monkeypatch)
     assert 0 < len(items) <= recipe.evaluate.solutions and all(-1 <= item.label < len(item.chunks) for item in items)
     assert (tmp_path / "labels-0" / "annotate" / "train.jsonl").exists() and not (tmp_path / "labels-0" / "judges").exists()
     used = json.loads((tmp_path / "labels-0" / "usage.json").read_text())
-    assert used["forward"] > 0 and used["trained"] > 0 and used["flops"] > 0
+    assert used["forward"] > 0 and used["flops"] > 0 and used["trained"] == 0  # of annotation alone
     exact = with_knobs("annotate", source="exact")(recipe)
     with monkeypatch.context() as patch:  # the same segmentation: only its labels are made
         patch.setattr("minisw.training.policy_sft.train_sft", None)
         assert study.make_labels(exact, tmp_path / "labels-exact-0", QUIET, tmp_path / "labels-0") == items
-    judges = ("untrained", "discriminative", "stepwiser")
+    judges = ("untrained", "discriminative", "stepwiser", "self_supervised")
+    stale, other = (tmp_path / "base-0" / "evaluate" / f"{name}.jsonl" for name in ("stepwiser-sampled", "stepwiser_tenth"))
+    stale.parent.mkdir(parents=True)
+    for left in (stale, other):  # judgments of a judge that was interrupted, and of one that has another name
+        left.write_text("left over")
+    (tmp_path / "base-0" / "recipe.json").write_text(json.dumps(recipe.to_json()))
     scripted = Study("s", "S", (Arm("base", "B"),), judges=judges)
     arguments = (scripted, scripted.arms[0], recipe, tmp_path / "base-0", tmp_path / "labels-0", items, QUIET)
     rows = study.run_arm(*arguments)
     assert [row["judge"] for row in rows] == list(scripted.judges)
     for row in rows:
         assert (row["arm"], row["seed"]) == ("base", recipe.seed) and set(study.FIGURES) <= row.keys()
-        generative = row["judge"] != "discriminative"
+        generative = row["judge"] not in ("discriminative", "self_supervised")
         shares = [key for key in row if key.startswith("habits/")]
         wanted = ("f1", "unparseable", *(("f1_sampled", "f1_majority") if generative else ()))
         assert bool(shares) is generative and all(0 <= row[key] <= 1 for key in (*shares, *wanted))
-        assert (row["labels"] == 0) is (row["judge"] == "untrained") and row["labels"] <= recipe.judge.labels
+        assert (row["labels"] == 0) is (row["judge"] in ("untrained", "self_supervised")) and row["labels"] <= recipe.judge.labels
         assert (row["training"]["trained"] == 0) is (row["judge"] == "untrained") and row["judging"]["forward"] > 0
         assert row["judging"]["trained"] == 0 and (row["validation_labels"] > 0) is not generative
         assert ("curve" in row) is (row["judge"] == "stepwiser")
@@ -291,7 +313,8 @@ def test_a_toy_study_makes_labels_and_measures_each_judge(tmp_path, monkeypatch)
             judged = (tmp_path / "base-0" / "evaluate" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
             kept = items if name == row["judge"] else [study.up_to_error(item) for item in items]
             assert len(judged) == sum(len(item.chunks) for item in kept)
-    curve = rows[-1]["curve"]
+    assert other.read_text() == "left over" and rows[0]["labelling"] == used
+    curve = rows[2]["curve"]
     assert len(curve) == recipe.judge.steps and {"step", "reward", "entropy", "habits/redo"} <= curve[0].keys()
     monkeypatch.setattr(study, "measure", None)
     assert study.run_arm(*arguments) == json.loads(json.dumps(rows))  # read

@@ -45,28 +45,37 @@ def canvas(width: float, height: float, panels: int = 1, **options: object) -> t
 def efficiency_points(rows: Sequence[dict], x: str) -> dict[str, list[tuple[float, float, float, float]]]:
     """The curve of each judge: points (x, mean F1, lowest, highest) over seeds, by rising x.
 
-    `x` is "labels", or "compute": FLOPs of the training. Rows are those of a study's results.json; a judge that uses no labels,
-    and arms with Monte-Carlo labels, have no point.
+    `x` is "labels", or "compute": FLOPs of the training, and of the rollouts that so many Monte-Carlo labels take. Rows are
+    those of a study's results.json; a judge that uses no labels, and arms with Monte-Carlo labels, have no point.
     """
+    cost = flops_of_a_label(rows)
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
         if row["labels"] and not row["arm"].startswith("mc"):
             groups.setdefault((row["judge"], row["arm"]), []).append(row)
     curves: dict[str, list] = {}
     for (judge, _), own in groups.items():
-        at = mean([row["labels"] if x == LABELS else row["training"]["flops"] for row in own])
+        at = mean([row["labels"] if x == LABELS else row["training"]["flops"] + cost * row["labels"] for row in own])
         f1 = [row["f1"] for row in own]
         curves.setdefault(judge, []).append((at, mean(f1), min(f1), max(f1)))
     return {judge: sorted(points) for judge, points in curves.items()}
 
 
+def flops_of_a_label(rows: Sequence[dict]) -> float:
+    """What a balanced Monte-Carlo label costs: FLOPs of the largest such pool over its labels, mean of seeds; 0 without one."""
+    pools = [row for row in rows if row["arm"].startswith("mc") and row["labels"] and row.get("labelling")]
+    most = max((int(row["arm"].removeprefix("mc")) for row in pools), default=0)
+    costs = [row["labelling"]["flops"] / row["labels"] for row in pools if row["arm"] == f"mc{most}"]
+    return mean(costs) if costs else 0.0
+
+
 def efficiency_curves(rows: Sequence[dict]) -> Figure:
-    """Two panels: first-error F1 of every judge against its labels, and against the compute of its training.
+    """Two panels: first-error F1 of every judge against its labels, and against the compute of its training and its labels.
 
     Lines are means over seeds, bands reach from the lowest to the highest seed; a dashed line is the untrained judge.
     """
     figure, axes = canvas(9, 3.6, 2, sharey=True)
-    for axis, x, title in ((axes[0], LABELS, "labelled steps"), (axes[1], COMPUTE, "training compute (FLOPs)")):
+    for axis, x, title in ((axes[0], LABELS, "labelled steps"), (axes[1], COMPUTE, "labels and training (FLOPs)")):
         for number, (judge, points) in enumerate(efficiency_points(rows, x).items()):
             at, f1, low, high = zip(*points, strict=True)
             colour = COLOURS[number % len(COLOURS)]
@@ -89,7 +98,7 @@ def efficiency_alt(rows: Sequence[dict]) -> str:
         f"{points[-1][0]:.0f}"
         for judge, points in efficiency_points(rows, LABELS).items()
     ]
-    return "First-error F1 against labels and against training compute: " + "; ".join(parts) + "."
+    return "First-error F1 against labels and against the compute of labels and training: " + "; ".join(parts) + "."
 
 
 # --- search at equal compute ---------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from minisw.evaluate.metrics import sampled, score
 from minisw.evaluate.stats import mean, t_interval
 from minisw.judges import registry
 from minisw.judges.generative import GenerativeJudge
+from minisw.judges.self_supervised import SELF_SUPERVISED
 from minisw.judges.stepwiser import STEPWISER
 from minisw.pipeline import run_stage
 from minisw.recipe import Recipe
@@ -62,7 +63,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A claim: F1 of `a` is higher than F1 of `b`. Each is an arm and a judge, as "ARM/JUDGE"."""
+    """A claim: F1 of `a` is higher than F1 of `b`. Each is an arm and a judge, as "ARM/JUDGE"; `figures` are the F1s compared."""
 
     id: str
     claim: str
@@ -70,6 +71,7 @@ class Contrast:
     b: str
     source: str
     paper: float | None = None  # the paper's difference
+    figures: tuple[str, ...] = ("f1", "f1_sampled")
 
 
 @dataclass(frozen=True)
@@ -159,17 +161,21 @@ def all_rows(study: Study, folder: Path) -> list[dict]:
 def make_labels(recipe: Recipe, folder: Path, console: Console, segment_from: Path | None = None) -> list[BenchItem]:
     """The labels of a seed (stages segment and annotate), and the test solutions that all arms are measured on.
 
-    With `segment_from`, a folder of the same recipe but for the labels, stage segment is copied from there.
+    With `segment_from`, a folder of the same recipe but for the labels, stage segment is copied from there. usage.json counts
+    what stage annotate cost; one that was interrupted is therefore started anew.
     """
     run = Run(recipe, folder, console)
     try:
         if segment_from is not None and not (folder / "segment").exists():
             shutil.copytree(segment_from / "segment", folder / "segment")
-        with counted(run.lm) as usage:
-            for stage in ("segment", "annotate"):
-                run_stage(run, stage)
-        if not (folder / "usage.json").exists():
-            write_json(folder / "usage.json", usage.to_json())
+        run_stage(run, "segment")
+        usage = folder / "usage.json"
+        if not usage.exists():
+            shutil.rmtree(folder / "annotate", ignore_errors=True)
+        with counted(run.lm) as labelling:
+            run_stage(run, "annotate")
+        if not usage.exists():
+            write_json(usage, labelling.to_json())
         return load_items(run)
     finally:
         run.close()
@@ -214,9 +220,10 @@ def run_arm(
         else:
             for stage in ("segment", "annotate"):
                 shutil.copytree(labels / stage, folder / stage, dirs_exist_ok=True)
+        labelling = {} if labels is None else {"labelling": json.loads((labels / "usage.json").read_text(encoding="utf-8"))}
         for judge in remaining:
             row = measure(run, judge, items)
-            rows.append({"arm": arm.id, "title": arm.title, "seed": recipe.seed, **row})
+            rows.append({"arm": arm.id, "title": arm.title, "seed": recipe.seed, **row, **labelling})
             write_json(folder / "result.json", rows)
     finally:
         run.close()
@@ -226,13 +233,15 @@ def run_arm(
 def measure(run: Run, judge: str, items: Sequence[BenchItem]) -> dict:
     """Train one judge of an arm and measure it on the items, greedy and sampled.
 
-    What its training and its judging cost is counted in tokens (engine/usage.py); a training that was interrupted is therefore
-    started anew.
+    What its training and its judging cost is counted in tokens (engine/usage.py); a judge that was interrupted is therefore
+    trained and asked anew.
     """
     entry = registry.by_id(judge)
-    for left in (run.folder / "judges").glob("*"):  # not those of a judge whose name only begins like this one's
-        if re.fullmatch(rf"{re.escape(judge)}(\W.*)?", left.name):
+    for left in [*(run.folder / "judges").glob("*"), *(run.folder / "evaluate").glob("*")]:
+        if re.fullmatch(rf"{re.escape(judge)}(\W.*)?", left.name):  # not a judge whose name only begins like this one's
             shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if judge == SELF_SUPERVISED:
+        run.policy()  # it reads the hidden states of the policy, which this loads
     with counted(run.lm) as training:
         metrics = entry.train(judge_trainer(run)) if entry.trained else {}
     asked = entry.build(run.judge_context, metrics)
@@ -260,7 +269,7 @@ def results(study: Study, rows: Sequence[dict]) -> dict:
     """All rows, and each contrast over the seeds that have both sides: differences, their mean and Student's t interval."""
     contrasts = []
     for contrast in study.contrasts:
-        for figure in ("f1", "f1_sampled"):
+        for figure in contrast.figures:
             sides = {
                 side: {row["seed"]: row[figure] for row in rows if f"{row['arm']}/{row['judge']}" == side and figure in row}
                 for side in (contrast.a, contrast.b)

@@ -14,7 +14,7 @@ SOURCE = "GenPRM, 7B, Maj@8: both 80.5, analysis 78.8, code 69.6, neither 60.0"
 
 def _claim(name: str, claim: str, a: str, b: str, paper: float) -> Contrast:
     """A contrast of two judges of the only arm."""
-    return Contrast(name, claim, f"base/{a}", f"base/{b}", SOURCE, paper)
+    return Contrast(name, claim, f"base/{a}", f"base/{b}", SOURCE, paper, ("f1", "f1_sampled", "f1_majority"))
 
 
 COMPONENTS = Study(

@@ -1,16 +1,19 @@
 """Data efficiency (ThinkPRM §4, StepWiser §4.2): F1 of every judge against the number of its labels, and against its compute.
 
 The labels of an arm are the first of one balanced pool, so a smaller budget is part of every larger one. The pool has exact
-labels, which cost no rollouts; arms whose name begins with "mc" have Monte-Carlo labels of the same kind of solutions, up to a
-tenth of the pool, for the claim that such labels suffice; only StepWiser and the classifier are trained on them.
+labels, which cost no rollouts; one arm has Monte-Carlo labels of the same kind of solutions, as many as a tenth of the pool,
+for the claim that such labels suffice.
 
-    classifiers                settings are chosen on validation labels in each arm: three learning rates up to a tenth of the
-                               pool, and one (1e-3) above it, because a sweep would take hours; epochs are always chosen
-    RS-FT, GenPRM, ThinkPRM    the same number of sampled replies in all, but at least two a label
-    StepWiser                  the same number of GRPO steps, whatever the number of labels
+    classifiers                settings are chosen on validation labels in each arm: three learning rates, two with the whole
+                               pool; with few labels more epochs, so that no training is shorter than 100 steps
+    RS-FT, GenPRM, ThinkPRM    about 9,600 sampled replies in all, but at least two a label; of these up to 2,400 are taught
+    StepWiser                  24 GRPO steps, or as many as it takes to see every label once; not with the whole pool, which would
+                               take 500
 """
 
 from __future__ import annotations
+
+import math
 
 from minisw.judges.discriminative import DISCRIMINATIVE
 from minisw.judges.genprm import GENPRM
@@ -21,29 +24,60 @@ from minisw.judges.scalar_head import SCALAR_HEAD
 from minisw.judges.self_supervised import SELF_SUPERVISED
 from minisw.judges.stepwiser import STEPWISER
 from minisw.judges.thinkprm import THINKPRM
+from minisw.recipe import Recipe
 from minisw.study.base import Arm, Change, Contrast, Study, several, with_knobs
 
 POOL = 8000
 BUDGETS = tuple(round(share * POOL) for share in (0.003, 0.01, 0.03, 0.1, 0.3, 1))
 MOST_MC = POOL // 10
 EXACT, MC = "exact", "mc"
-REPLIES = 8000  # that RS-FT samples in all
+REPLIES = 9600  # sampled for SFT, in all
+TAUGHT = 2400  # of these, the most that SFT is given
+STEPS, PATIENCE = 100, 30  # of a classifier: its shortest training, and how long it may go without a better AUC
 
 
 def budget(labels: int) -> Change:
     """At most `labels` labels."""
-    samples = max(2, REPLIES // labels)
-    rates = (5e-4, 1e-3, 2e-3) if labels <= MOST_MC else (1e-3,)
-    return several(
-        with_knobs("judge", labels=labels, rs_samples=samples, rs_keep=3 if labels <= MOST_MC else 1),
-        with_knobs("classifier", prompts=("judge",), lrs=rates, max_lrs=len(rates)),
-    )
+
+    def change(recipe: Recipe) -> Recipe:
+        judge, classifier = recipe.judge, recipe.classifier
+        rates = (5e-4, 1e-3) if labels == POOL else (5e-4, 1e-3, 2e-3)
+        epochs = {name: math.ceil(steps * classifier.batch / labels) for name, steps in (("all", STEPS), ("patience", PATIENCE))}
+        return several(
+            with_knobs(
+                "judge",
+                labels=labels,
+                rs_samples=max(2, REPLIES // labels),
+                rs_keep=max(1, TAUGHT // labels),
+                steps=max(judge.steps, math.ceil(labels / judge.prompts)),
+            ),
+            with_knobs(
+                "classifier",
+                prompts=("judge",),
+                lrs=rates,
+                max_lrs=len(rates),
+                max_epochs=max(2 if labels == POOL else classifier.max_epochs, epochs["all"]),
+                patience=max(classifier.patience, epochs["patience"]),
+            ),
+        )(recipe)
+
+    return change
+
+
+def judges_of(labels: int) -> tuple[str, ...]:
+    """The judges that learn from so many labels. To save hours, the dearer ones do so in every second arm, and few in all."""
+    if labels == POOL:
+        return DISCRIMINATIVE, REJECTION_SAMPLED
+    if BUDGETS.index(labels) % 2:
+        return STEPWISER, DISCRIMINATIVE
+    return STEPWISER, DISCRIMINATIVE, REJECTION_SAMPLED, GENPRM, THINKPRM, SCALAR_HEAD
 
 
 def solutions_for(labels: int) -> Change:
-    """Enough annotated solutions for a balanced pool of `labels` labels: every wrong solution has one negative."""
+    """Enough annotated solutions for a balanced pool of `labels` labels: a wrong solution has one negative, and about half of the
+    four solutions of a problem are wrong."""
     wrong = labels // 2
-    return with_knobs("annotate", problems=wrong, keep=2, max_solutions=round(wrong / 0.7))
+    return with_knobs("annotate", problems=round(0.8 * wrong), keep=4, max_solutions=round(wrong / 0.7))
 
 
 DATA_EFFICIENCY = Study(
@@ -51,12 +85,8 @@ DATA_EFFICIENCY = Study(
     "F1 against labels and against compute",
     (
         Arm("0", "no labels", labels=EXACT, judges=(UNTRAINED, FEW_SHOT, SELF_SUPERVISED)),
-        *(Arm(str(count), f"{count} labels", budget(count), labels=EXACT) for count in BUDGETS),
-        *(
-            Arm(f"mc{count}", f"{count} Monte-Carlo labels", budget(count), labels=MC, judges=(STEPWISER, DISCRIMINATIVE))
-            for count in BUDGETS
-            if count <= MOST_MC
-        ),
+        *(Arm(str(count), f"{count} labels", budget(count), labels=EXACT, judges=judges_of(count)) for count in BUDGETS),
+        Arm(f"mc{MOST_MC}", f"{MOST_MC} Monte-Carlo labels", budget(MOST_MC), labels=MC, judges=(STEPWISER, DISCRIMINATIVE)),
     ),
     (
         Contrast(
@@ -84,7 +114,6 @@ DATA_EFFICIENCY = Study(
             -0.008,
         ),
     ),
-    judges=(STEPWISER, DISCRIMINATIVE, REJECTION_SAMPLED, GENPRM, THINKPRM, SCALAR_HEAD),
     labels={
         EXACT: several(solutions_for(POOL), with_knobs("annotate", source="exact")),
         MC: solutions_for(MOST_MC),
