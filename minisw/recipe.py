@@ -319,7 +319,7 @@ class Recipe:
     """All knobs of one run. Equal recipes give equal results on the same machine."""
 
     preset: str = "tiny"
-    """Where the other knobs start from: tiny, smoke, gpu-8gb, gpu-12gb, gpu-24gb or paper (minisw/presets.py)."""
+    """Where the other knobs start from: tiny, smoke, rung-1 to rung-5, gpu-8gb, gpu-12gb, gpu-24gb or paper (presets.py)."""
     seed: int = 0
     """Seed of everything random. Each seed also has test problems of its own in the embedded task."""
     lora: Lora = Lora()

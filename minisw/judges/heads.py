@@ -49,7 +49,7 @@ def states_at(
 def step_states(context: JudgeContext, adapter: str, steps: Sequence[LabelledStep]) -> list[torch.Tensor]:
     """The policy's hidden states at the ends of the steps, in order: a tensor [its steps, hidden] for each run of steps.
 
-    A run is what neighbours make that continue one another, such as a whole solution; it is one row of one forward. Tokens are
+    A run is a sequence of consecutive steps of one solution; it is one row of a forward pass. Tokens are
     those that the policy writes: its prompt, then each chunk in its tags.
     """
     policy = Policy(context.lm, context.sampler, context.prompts, PolicyKnobs(), adapter)

@@ -1,4 +1,4 @@
-"""The judge that is always right: what a search would reach with it is the ceiling for every other judge.
+"""The oracle judge: search with it is the upper bound for every judge.
 
 The other controls: plain sampling is the method "plain" (search/methods.py); random rejection and always accepting are
 `RandomReject` and `AlwaysPositive` (judges/base.py).

@@ -3,7 +3,7 @@
 How each method spends its budget (all that is sampled is in the account, and each samples at least once, whatever B is):
 
     plain               one solution
-    majority            one solution shows the cost; then as many more as B pays for; the most frequent answer
+    majority            one solution measures the cost; then as many more as B allows; the most frequent answer
     weighted_majority   likewise, each solution judged; votes count as much as the solution's mean score
     best_of_n           likewise, each solution judged; the best mean score of its steps (_minimum, _last: the least, the last)
     beam                a beam of one path shows the cost; then the largest of `BEAMS` that B pays for beside it

@@ -118,7 +118,9 @@ def load_items(run: Run) -> list[BenchItem]:
     else:
         items = exact_items(run)
     if not items:
-        raise ValueError("no item to evaluate on: no test solution keeps the chunk format; train the policy longer (--segment)")
+        raise ValueError(
+            "no item to evaluate on: no test solution keeps the chunk format; train the policy longer (--segment.training.epochs)"
+        )
     return items
 
 

@@ -65,7 +65,8 @@ def budget(labels: int) -> Change:
 
 
 def judges_of(labels: int) -> tuple[str, ...]:
-    """The judges that learn from so many labels. To save hours, the dearer ones do so in every second arm, and few in all."""
+    """The judges that learn from so many labels. To save time, expensive judges are trained in every
+    second arm only, and with the whole pool only two judges are."""
     if labels == POOL:
         return DISCRIMINATIVE, REJECTION_SAMPLED
     if BUDGETS.index(labels) % 2:

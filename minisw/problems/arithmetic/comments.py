@@ -10,8 +10,8 @@ A comment is written by one of three habits:
                 the step says, and gives the verdict that follows
 
 The habit is drawn before the step is looked at, and so is the verdict of a glance. Attention wanes: the first step of a
-solution is glanced at less often than later ones, whether it is right or not. So no verdict is right for any reason but the
-work written above it, and the base holds the habit that pays (redo) as one of three, and not as the most frequent one.
+solution is glanced at less often than later ones, whether it is right or not. So a verdict is right only by luck
+or through the work written above it. The habit that pays (redo) is one of three, and not the most frequent one.
 
 Asked to judge *with code*, people do the same, but write a line of Python and its output in place of long hand.
 """
