@@ -32,7 +32,7 @@ KINDS = (  # which records a file of a run folder holds; the first pattern count
     ("select/scores-*", Judgment),
     ("select/*", Solution),
     ("dense/*", Solution),
-    ("pareto/tries", Try),
+    ("pareto/tries-*", Try),
     ("pareto/*", Answer),
 )
 

@@ -17,6 +17,8 @@ the budget is smaller; so it is compared with the cheapest vote whose budget pay
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from minisw.engine.model import LanguageModel
@@ -32,7 +34,7 @@ from minisw.judges.thinkprm import THINKPRM
 from minisw.recipe import Recipe
 from minisw.records import Answer, Problem, Try, flat
 from minisw.runs import Run
-from minisw.search.budget import flops_of
+from minisw.search.budget import flops_of, more_within, tokens
 from minisw.search.chunk_reset import Retries, chunk_reset, rejection_rate
 from minisw.search.controls import OracleJudge
 from minisw.search.methods import METHODS
@@ -47,6 +49,7 @@ MULTIPLES = (1, 2, 4, 8, 16, 32)
 JUDGES_AT = 8  # the multiple at which judges are compared: with StepWiser's judge, about one chunk-reset search
 TOLERANCE = 1.1  # what a search may spend over the budget of a vote of equal cost: votes too spend it only on average
 PLAIN, MAJORITY, CHUNK_RESET = "plain", "majority", "chunk_reset"
+WHOLE = [name for name in METHODS if name not in (PLAIN, "beam", "critic_refine")]  # they spend a budget on equal pieces
 VALIDATION, TEST, HARD = "validation", "test", "hard"
 RANDOM, ALWAYS, ORACLE = CONTROLS = ("random_rejection", "always_accepting", "oracle")  # judges of chunk-reset
 JUDGES = "judges"  # the arm that compares judges
@@ -55,10 +58,16 @@ NO_JUDGE = "none"
 
 SOMEWHERE = Contrast(
     "search-beats-majority-somewhere",
-    "search with the judge beats the majority vote of equal cost at its best budget",
-    "the method and budget with the largest gain on validation problems",
+    "chunk-reset with the judge beats the majority vote of equal cost at its best budget",
+    "the budget with the largest gain on validation problems",
     "the majority vote of equal cost",
     "asked for by reviewers of StepWiser",
+)
+BEST_METHOD = dataclasses.replace(
+    SOMEWHERE,
+    id="best-search-beats-majority",
+    claim="the best search with the judge beats the majority vote of equal cost at its best budget",
+    a="the method and budget with the largest gain on validation problems",
 )
 BETTER_JUDGE = Contrast(
     "better-judge-better-search",
@@ -143,10 +152,14 @@ def splits(run: Run) -> dict[str, list[Problem]]:
 def answers(run: Run, split: str, method: str, judge: str, multiple: int) -> list[Answer]:
     """The answers of one search, from its file if it exists. `judge` names a judge of the run, a control, or `NO_JUDGE`."""
     problems = splits(run)[split]
-    budget = 1 if method == PLAIN else round(multiple * unit(run, split))
+    budget = 1 if method == PLAIN else math.ceil(multiple * unit(run, split))
 
     def make(tick) -> list[Answer]:
-        chosen = None if judge == NO_JUDGE else judge_of(run, judge, problems)
+        if method in WHOLE and multiple > MULTIPLES[0]:
+            once = answers(run, split, method, judge, MULTIPLES[0])
+            if not more_within(budget, stats.mean([tokens(answer) for answer in once])):
+                return once  # the budget does not pay for a second one
+        chosen = None if judge == NO_JUDGE else judge_of(run, judge, split)
         return METHODS[method](problems, run.policy(), chosen, budget, run.seed_of(f"pareto-{split}"), tick)
 
     name = f"{split}-{method}-{judge}-{multiple}"
@@ -158,38 +171,44 @@ def unit(run: Run, split: str) -> float:
     return stats.mean([a.policy_tokens for a in answers(run, split, PLAIN, NO_JUDGE, 1)])
 
 
-def judge_of(run: Run, name: str, problems: Sequence[Problem]) -> Judge:
-    """A judge of the run, or a control for these problems."""
+def judge_of(run: Run, name: str, split: str) -> Judge:
+    """A judge of the run, or a control for the problems of a split."""
     if name == RANDOM:
-        return RandomReject(judge_rate(run))
+        return RandomReject(judge_rate(run, split))
     if name == ALWAYS:
         return AlwaysPositive()
-    return OracleJudge(run.task.exact_labels, problems) if name == ORACLE else load_judge(run, name)
+    return OracleJudge(run.task.exact_labels, splits(run)[split]) if name == ORACLE else load_judge(run, name)
 
 
-def judge_rate(run: Run) -> float:
-    """The share of tries that StepWiser's judge rejects in one chunk-reset search of the validation problems."""
-    problems = splits(run)[VALIDATION]
+def judge_rate(run: Run, split: str) -> float:
+    """The share of tries that StepWiser's judge rejects in one chunk-reset search of the split's problems."""
+    problems = splits(run)[split]
 
     def make(tick) -> list[Try]:
         policy, judge = run.policy(), judging(load_judge(run, STEPWISER))
-        seed, limits = run.seed_of("pareto-rate"), (Retries(), policy.knobs.max_chunks)
+        seed, limits = run.seed_of(f"pareto-rate-{split}"), (Retries(), policy.knobs.max_chunks)
         paths = chunk_reset(problems, policy.propose, judge, *limits, seed, policy.within_budget, tick)
         return flat([path.tries for path in paths])
 
-    return rejection_rate(run.records(run.folder / "pareto" / "tries.jsonl", Try, "the judge's rate", len(problems), make))
+    return rejection_rate(run.records(run.folder / "pareto" / f"tries-{split}.jsonl", Try, "the judge's rate", len(problems), make))
 
 
 # --- judges and claims ---------------------------------------------------------------------------------------------------
 
 
 def judge_rows(run: Run) -> list[dict]:
-    """Every judge: its first-error F1 on the items of stage evaluate, and chunk-reset with it on the test problems."""
+    """Every judge: its first-error F1 on the items of stage evaluate, and chunk-reset with it on the test problems.
+
+    Chunk-reset has the same budget for all, so a cheap judge steers several searches and a vote; `accuracy_once` and
+    `tokens_once` are those of a single search.
+    """
     items, rows = load_items(run), []
     for entry in registry.entries(run.recipe):
         judge = load_judge(run, entry.id)
         figures = score(items, judge_items(run, entry.id, judge, items), run.seed, run.recipe.evaluate.resamples)
         found = account(run, CHUNK_RESET, answers(run, TEST, CHUNK_RESET, entry.id, JUDGES_AT))
+        once = account(run, CHUNK_RESET, answers(run, TEST, CHUNK_RESET, entry.id, MULTIPLES[0]))
+        found |= {"accuracy_once": once["accuracy"], "tokens_once": once["tokens"]}
         rows.append({"id": entry.id, "name": judge.name, "f1": figures["f1"], "f1_interval": figures["interval"], **found})
     return rows
 
@@ -207,24 +226,38 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     return sum(p * q for p, q in zip(dx, dy, strict=True)) / norm if len(x) > 2 and norm else None
 
 
-def contrasts(tables: Mapping[str, Sequence[dict]]) -> list[dict]:
-    """Both claims, over the seeds that have what they need."""
-    gains, choices, correlations = {}, {}, {}
-    rows = [row for row in tables.get("pareto", []) if row["judge"] == STEPWISER and "difference" in row]
+def gains_chosen_on_validation(rows: Sequence[dict]) -> tuple[dict[int, float], list[str]]:
+    """By seed, the gain on test problems of the arm and budget that gain most on validation problems; and which these are."""
+    gains, choices = {}, []
     for seed in sorted({row["seed"] for row in rows}):
         own = {split: [row for row in rows if (row["seed"], row["split"]) == (seed, split)] for split in (VALIDATION, TEST)}
         best = max(own[VALIDATION], key=lambda row: row["difference"], default=None)  # of equals, the earlier and cheaper one
         for row in own[TEST]:
             if best and (row["arm"], row["multiple"]) == (best["arm"], best["multiple"]):
-                gains[seed], choices[seed] = row["difference"], f"{row['arm']} at {row['multiple']}×"
-    judges = tables.get("judges", [])
-    for seed in sorted({row["seed"] for row in judges}):
-        mine = [row for row in judges if row["seed"] == seed]
-        correlation = spearman([row["f1"] for row in mine], [row["accuracy"] for row in mine])
-        if correlation is not None:
-            correlations[seed] = correlation
-    found = [over_seeds(SOMEWHERE, "accuracy", gains) | {"chosen": list(choices.values())}] if gains else []
-    return found + ([over_seeds(BETTER_JUDGE, "spearman", correlations)] if correlations else [])
+                gains[seed] = row["difference"]
+                choices.append(f"{row['arm']} at {row['multiple']}×")
+    return gains, choices
+
+
+def correlations(rows: Sequence[dict], figure: str) -> dict[int, float]:
+    """By seed, the rank correlation of the judges' F1 with `figure` of the searches that they steer."""
+    by_seed = {seed: [row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})}
+    found = {seed: spearman([row["f1"] for row in own], [row[figure] for row in own]) for seed, own in by_seed.items()}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def contrasts(tables: Mapping[str, Sequence[dict]]) -> list[dict]:
+    """The claims, over the seeds that have what they need."""
+    found = []
+    rows = [row for row in tables.get("pareto", []) if row["judge"] == STEPWISER and "difference" in row]
+    for contrast, own in ((SOMEWHERE, [row for row in rows if row["arm"] == CHUNK_RESET]), (BEST_METHOD, rows)):
+        gains, choices = gains_chosen_on_validation(own)
+        if gains:
+            found.append(over_seeds(contrast, "accuracy", gains) | {"chosen": choices})
+    for name, figure in (("spearman", "accuracy"), ("spearman, one search", "accuracy_once")):
+        if values := correlations(tables.get("judges", []), figure):
+            found.append(over_seeds(BETTER_JUDGE, name, values))
+    return found
 
 
 SEARCH = RunStudy(

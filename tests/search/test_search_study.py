@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import os
 
 import pytest
@@ -135,10 +136,27 @@ def test_the_budget_that_a_method_gets_is_rounded(a_run, monkeypatch):
         given[budget] = (len(problems), judge, seed)
         return METHODS["plain"](problems, policy, judge, budget, seed)
 
-    monkeypatch.setattr(study, "METHODS", METHODS | {"majority": method})
-    monkeypatch.setattr(study, "unit", lambda run, split: 10.2)
-    study.answers(a_run, "test", "majority", "none", 8)
-    assert given == {82: (10, None, a_run.seed_of("pareto-test"))}
+    monkeypatch.setattr(study, "METHODS", METHODS | {"beam": method})
+    monkeypatch.setattr(study, "unit", lambda run, split: 10.05)
+    study.answers(a_run, "test", "beam", "none", 8)
+    assert given == {81: (10, None, a_run.seed_of("pareto-test"))}  # 80 would not pay for the eighth sample of 10.05 tokens
+
+
+@pytest.mark.parametrize("arm", ["chunk_reset", "best_of_n", "oracle"])
+def test_a_budget_that_pays_for_no_second_search_is_not_searched_again(a_run, monkeypatch, arm):
+    """The answers are the same as those of the search itself."""
+    monkeypatch.setattr(study, "MULTIPLES", (1, 2, 16))
+    small, middle, large = (at(rows_of(a_run, arm), "test", multiple) for multiple in (1, 2, 16))
+    once, twice = (small["tokens"] * count for count in (1, 2))
+    assert (middle["tokens"] == once) is (2 * study.unit(a_run, "test") < twice)
+    judge = arm if arm == "oracle" else "stepwiser"
+    method = "chunk_reset" if arm == "oracle" else arm
+    for multiple in (1, 2, 16):
+        budget = math.ceil(multiple * study.unit(a_run, "test"))
+        chosen = study.judge_of(a_run, judge, "test")
+        anew = METHODS[method](study.splits(a_run)["test"], a_run.policy(), chosen, budget, a_run.seed_of("pareto-test"))
+        assert saved(a_run, f"test-{method}-{judge}-{multiple}") == anew
+    assert large["tokens"] > middle["tokens"]
 
 
 def test_all_methods_of_a_split_have_one_seed_and_splits_have_their_own(a_run, monkeypatch):
@@ -159,7 +177,8 @@ def test_finished_searches_are_read(a_run):
     rows = rows_of(a_run, "chunk_reset")
     calls = len(a_run.sampler.calls)
     assert rows_of(a_run, "chunk_reset") == rows and len(a_run.sampler.calls) == calls
-    (a_run.folder / "pareto" / "test-chunk_reset-stepwiser-8.jsonl").unlink()
+    for multiple in (1, 8):
+        (a_run.folder / "pareto" / f"test-chunk_reset-stepwiser-{multiple}.jsonl").unlink()
     assert rows_of(a_run, "chunk_reset") == rows and len(a_run.sampler.calls) > calls  # the same answers, sampled again
     reader = SavedRun(a_run.recipe, a_run.folder)
     assert type(reader.records("pareto/test-chunk_reset-stepwiser-8")[0]) is Answer
@@ -221,26 +240,27 @@ def test_controls_steer_chunk_reset_and_cost_no_judging(a_run, arm, kind):
     rows = rows_of(a_run, arm)
     assert [(row["split"], row["multiple"]) for row in rows] == [(s, m) for s in ("test", "hard") for m in (1, 8)]
     assert {(row["method"], row["judge"], row["judge_tokens"]) for row in rows} == {("chunk_reset", arm, 0)}
-    assert isinstance(study.judge_of(a_run, arm, SPLITS["test"]), kind)
+    assert isinstance(study.judge_of(a_run, arm, "test"), kind)
     assert "difference" in at(rows, "test", 1)
     rejected = at(rows, "test", 8)["rejected_tokens"]
     assert (rejected == 0) is (arm == "always_accepting")
 
 
-def test_random_rejection_has_the_rate_of_the_judge_on_validation_problems(a_run):
-    rate = study.judge_rate(a_run)
-    tries = read_jsonl(a_run.folder / "pareto" / "tries.jsonl", Try)
-    assert rate == rejection_rate(tries) and 0 < rate < 1 and study.judge_of(a_run, "random_rejection", []).rate == rate
-    assert {t.problem_id for t in tries} == {p.id for p in SPLITS["validation"][:8]}
+@pytest.mark.parametrize("split", ["test", "hard"])
+def test_random_rejection_has_the_rate_of_the_judge_on_the_same_problems(a_run, split):
+    rate = study.judge_rate(a_run, split)
+    tries = read_jsonl(a_run.folder / "pareto" / f"tries-{split}.jsonl", Try)
+    assert rate == rejection_rate(tries) and 0 < rate < 1 and study.judge_of(a_run, "random_rejection", split).rate == rate
+    assert {t.problem_id for t in tries} == {p.id for p in study.splits(a_run)[split]}
     assert max(t.attempt for t in tries) <= 5
     calls = len(a_run.sampler.calls)
-    assert study.judge_rate(a_run) == rate and len(a_run.sampler.calls) == calls
-    assert type(SavedRun(a_run.recipe, a_run.folder).records("pareto/tries")[0]) is Try
+    assert study.judge_rate(a_run, split) == rate and len(a_run.sampler.calls) == calls
+    assert type(SavedRun(a_run.recipe, a_run.folder).records(f"pareto/tries-{split}")[0]) is Try
 
 
 def test_the_oracle_knows_the_labels_of_its_problems(a_run):
-    judge = study.judge_of(a_run, "oracle", SPLITS["test"])
-    assert judge.exact_labels is labels and set(judge.problems) == {p.id for p in SPLITS["test"]}
+    judge = study.judge_of(a_run, "oracle", "test")
+    assert judge.exact_labels is labels and set(judge.problems) == {p.id for p in SPLITS["test"][:10]}
     oracle, always = (at(rows_of(a_run, arm), "test", 8)["accuracy"] for arm in ("oracle", "always_accepting"))
     assert oracle >= always
 
@@ -262,6 +282,9 @@ def test_every_judge_has_its_f1_and_steers_a_search(a_run):
     for name, row in by_id.items():
         answers = saved(a_run, f"test-chunk_reset-{name}-8")
         assert row["accuracy"] == sum(a.correct for a in answers) / 10 and row["flops"] > 0
+        single = saved(a_run, f"test-chunk_reset-{name}-1")
+        assert row["accuracy_once"] == sum(a.correct for a in single) / 10
+        assert row["tokens_once"] == sum(a.policy_tokens + a.judge_tokens for a in single) / 10 <= row["tokens"]
         judgments = read_jsonl(a_run.folder / "evaluate" / f"{name}.jsonl", Judgment)
         assert len(judgments) == 36  # three chunks of twelve solutions
     calls = len(a_run.sampler.calls)
@@ -299,25 +322,37 @@ PARETO = [
 
 def test_the_claim_is_measured_where_validation_problems_say():
     (found,) = study.contrasts({"pareto": PARETO})
-    assert found["id"] == "search-beats-majority-somewhere" and found["figure"] == "accuracy"
+    assert found["id"] == "best-search-beats-majority" and found["figure"] == "accuracy"
     assert found["seeds"] == [0, 1] and found["each"] == [0.05, -0.3]  # of equal gains the first one
     assert found["measured"] == pytest.approx(-0.125) and found["chosen"] == ["beam at 8×", "beam at 1×"]
     assert study.contrasts({"pareto": [PARETO[4], PARETO[9]]}) == []
 
 
+def test_the_claim_about_chunk_reset_chooses_its_budget_alone():
+    own = [
+        row(0, "validation", "chunk_reset", 8, 0.1), row(0, "validation", "chunk_reset", 16, 0.2),
+        row(0, "test", "chunk_reset", 8, 0.6), row(0, "test", "chunk_reset", 16, 0.4),
+        row(0, "validation", "chunk_reset", 16, 0.9, "oracle"), row(0, "test", "chunk_reset", 16, 0.9, "oracle"),
+    ]  # fmt: skip
+    chunk_reset, best = study.contrasts({"pareto": PARETO + own})
+    assert chunk_reset["id"] == "search-beats-majority-somewhere" and chunk_reset["chosen"] == ["chunk_reset at 16×"]
+    assert chunk_reset["each"] == [0.4] and best["each"] == [0.05, -0.3]  # validation prefers another method
+
+
 def test_better_judges_are_ranked_within_a_seed():
     judges = [
-        {"seed": seed, "id": str(i), "f1": f1, "accuracy": accuracy}
+        {"seed": seed, "id": str(i), "f1": f1, "accuracy": accuracy, "accuracy_once": 1 - accuracy}
         for seed, pairs in enumerate(
             ([(0.1, 0.2), (0.5, 0.3), (0.9, 0.8)], [(0.1, 0.9), (0.5, 0.3), (0.9, 0.2)], [(0.1, 0.2), (0.5, 0.4)])
         )
         for i, (f1, accuracy) in enumerate(pairs)
     ]
-    (found,) = study.contrasts({"judges": judges})
+    found, once = study.contrasts({"judges": judges})
     assert found["id"] == "better-judge-better-search" and found["figure"] == "spearman"
     assert found["seeds"] == [0, 1] and found["each"] == pytest.approx([1, -1]) and "chosen" not in found
+    assert once["figure"] == "spearman, one search" and once["each"] == pytest.approx([-1, 1])
     both = study.contrasts({"judges": judges, "pareto": PARETO})
-    assert [c["id"] for c in both] == ["search-beats-majority-somewhere", "better-judge-better-search"]
+    assert [c["id"] for c in both] == ["best-search-beats-majority", *["better-judge-better-search"] * 2]
 
 
 @pytest.mark.slow
