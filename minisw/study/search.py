@@ -190,7 +190,8 @@ def judge_rate(run: Run, split: str) -> float:
         paths = chunk_reset(problems, policy.propose, judge, *limits, seed, policy.within_budget, tick)
         return flat([path.tries for path in paths])
 
-    return rejection_rate(run.records(run.folder / "pareto" / f"tries-{split}.jsonl", Try, "the judge's rate", len(problems), make))
+    path = run.folder / "pareto" / f"tries-{split}.jsonl"
+    return rejection_rate(run.records(path, Try, "the judge's rate", len(problems), make))
 
 
 # --- judges and claims ---------------------------------------------------------------------------------------------------
