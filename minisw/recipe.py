@@ -309,7 +309,10 @@ class SelectKnobs:
     samples: int = 8
     """N, the solutions sampled per problem; one of them is chosen."""
     judges: tuple[TrainedJudge, ...] = ("stepwiser", "discriminative")
-    """Judges that choose, of those in `judge.judges`. The policy that the first one makes samples the next round."""
+    """Judges that choose, of those in `judge.judges`. The first one also chooses without a reference answer, and the policy that
+    it makes samples the next round."""
+    taught: int = 100
+    """Solutions of stage 1 that all sets have in common, so that the base learns the format."""
     rounds: int = 1
     """Rounds of sampling, choosing and SFT. Paper: 1."""
 

@@ -203,8 +203,10 @@ class Run(RunFolder):
             shutil.rmtree(parts, ignore_errors=True)
         return read_jsonl(path, kind)
 
-    def train(self, name: str, folder: Path, fit: Callable[[Path, Tick], Any], total: int, what: str) -> Any:
+    def train(self, name: str, folder: Path, fit: Callable[[Path, Tick], Any], total: int, what: str, start: str = "") -> Any:
         """Adapter `name`, trained by `fit(checkpoint, tick)` and saved in folder/name, or loaded from there.
+
+        Its first weights depend on its name; trainings that are compared begin alike with one `start` for all.
 
         Returns what `fit` returned (JSON values, such as the training curve), from `folder/name-curve.json`. That file is
         written last: until it exists, training resumes from its checkpoint and the adapter is saved again.
@@ -214,7 +216,7 @@ class Run(RunFolder):
             folder.mkdir(parents=True, exist_ok=True)
             if name in self.lm.adapters:
                 self.lm.drop_adapter(name)
-            self.lm.new_adapter(name, self.recipe.lora, self.seed_of(f"lora-{name}"))
+            self.lm.new_adapter(name, self.recipe.lora, self.seed_of(f"lora-{start or name}"))
             with self.progress(what, total) as tick:
                 metrics = fit(folder / f"{name}.checkpoint", tick)
             self.lm.save_adapter(name, adapter)

@@ -1,12 +1,13 @@
 """Selection of training data (StepWiser §4.4): which of the N solutions sampled for a problem the policy is taught.
 
 The solutions of one problem are its pool. A method names, for every pool, the index of the solution that it chooses, or None if
-it finds no candidate. Four methods, and what each of them has to know:
+it finds no candidate. Five methods, and what each of them has to know:
 
     `at_random`     any solution with a right answer: outcome only     the reference answer
     `by_score`      of these, the one with the best mean chunk score   the reference answer, and a judge's scores
     `by_score`      with exact labels (1 or 0) as scores: the ceiling  the reference answer, and exact labels
     `by_majority`   any solution with the pool's most frequent answer  nothing
+    `by_score`      of all solutions, the one with the best score      a judge's scores
 
 Rules that all of them share:
 - Only usable solutions are candidates: they ended by themselves and keep the chunk format, which they are to teach.
@@ -20,7 +21,7 @@ This module is pure Python: scores are plain lists, [problems][N][chunks].
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from minisw.records import Solution
 from minisw.search.budget import majority
@@ -40,6 +41,11 @@ DIGITS = 6  # mean scores are compared after rounding to so many decimals: small
 def usable(solution: Solution) -> bool:
     """Whether a solution can be taught: it ended by itself and keeps the chunk format."""
     return solution.finished and solution.well_formed
+
+
+def usable_indices(pool: Pool) -> list[int]:
+    """Indices of the usable solutions, whatever their answer."""
+    return [n for n, solution in enumerate(pool) if usable(solution)]
 
 
 def right_indices(pool: Pool) -> list[int]:
@@ -72,8 +78,14 @@ def by_majority(pools: Sequence[Pool], seed: int) -> list[Choice]:
     return [_best(pool, dict.fromkeys(majority_indices(pool), 0.0), seed) for pool in pools]
 
 
-def by_score(pools: Sequence[Pool], scores: Sequence[Sequence[Scores]], seed: int) -> list[Choice]:
-    """In every pool the usable solution with a right answer whose chunks have the best mean score (StepWiser §4.4).
+def by_score(
+    pools: Sequence[Pool],
+    scores: Sequence[Sequence[Scores]],
+    seed: int,
+    candidates: Callable[[Pool], list[int]] = right_indices,
+) -> list[Choice]:
+    """In every pool the candidate whose chunks have the best mean score: of the usable solutions with a right answer (StepWiser
+    §4.4), or with `usable_indices` of all usable ones, which needs no reference answer.
 
     `scores`: [problems][N][chunks]. Those of solutions that are no candidates are not read and may be empty. Raises ValueError
     if a candidate has not one score in 0…1 (or None) for each chunk.
@@ -82,7 +94,7 @@ def by_score(pools: Sequence[Pool], scores: Sequence[Sequence[Scores]], seed: in
     for pool, own in zip(pools, scores, strict=True):
         if len(own) != len(pool):
             raise ValueError(f"a pool has {len(pool)} solutions and scores for {len(own)}: give each a list, even an empty one")
-        choices.append(_best(pool, {n: mean_score(pool[n], own[n]) for n in right_indices(pool)}, seed))
+        choices.append(_best(pool, {n: mean_score(pool[n], own[n]) for n in candidates(pool)}, seed))
     return choices
 
 
@@ -91,7 +103,7 @@ def mean_score(solution: Solution, scores: Scores) -> float:
     if not scores or len(scores) != len(solution.chunks):
         raise ValueError(
             f"a solution of problem {solution.problem_id} has {len(solution.chunks)} chunks and {len(scores)} scores: "
-            "score each chunk of every right solution"
+            "score each chunk of every candidate"
         )
     values = [UNREADABLE if score is None else score for score in scores]
     if not all(0 <= value <= 1 for value in values):

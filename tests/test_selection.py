@@ -113,7 +113,7 @@ def test_an_unreadable_score_counts_as_a_half():
 
 @pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5, 0.5]])
 def test_a_right_solution_needs_a_score_for_each_chunk(scores):
-    with pytest.raises(ValueError, match=f"problem a has 2 chunks and {len(scores)} scores: score each chunk of every right"):
+    with pytest.raises(ValueError, match=f"problem a has 2 chunks and {len(scores)} scores: score each chunk of every candidate"):
         by_score([pool("a", "7")], [[scores]], 0)
 
 

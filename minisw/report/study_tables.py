@@ -43,11 +43,15 @@ SELECTION = (
     Column("tokens", "tokens", columns.count, "Mean tokens of a chosen solution."),
 )
 
-DENSE = (Column("name", "rewarded by GRPO"), *pick(SELECTION, "greedy", "sampled"))
+DENSE = (
+    Column("name", "rewarded by GRPO"),
+    Column("steps", "steps", columns.count, "GRPO steps."),
+    *pick(SELECTION, "greedy", "sampled"),
+)
 
 HACKING = (
     Column("name", "rewarded by GRPO"),
-    Column("when", "step"),
+    Column("when", "steps"),
     Column("policy/outcome", "right", columns.share, "Share of right solutions."),
     Column("policy/process", "judge's score", columns.share, "Mean P(Positive) of the chunks; without chunks 0."),
     Column("policy/process_wrong", "of wrong ones", columns.share, "The same of wrong ones: it rises if the judge is fooled."),
@@ -55,6 +59,7 @@ HACKING = (
     Column("policy/chunks", "chunks", columns.one_digit, "Mean chunks of a solution that keeps the format."),
     Column("policy/empty_chunks", "empty", columns.share, "Share of chunks with fewer than three words."),
     Column("policy/repeated_chunks", "repeated", columns.share, "Share of chunks that repeat one of their solution."),
+    Column("policy/judge_tokens", "judge's tokens", columns.count, "Mean tokens that the judge samples for a solution."),
 )
 
 LADDER = (

@@ -3,24 +3,25 @@
 In every round
 
     1. the policy samples N solutions of training problems that no earlier stage and no earlier round has used
-    2. each judge scores the chunks of the right solutions
-    3. every method of minisw/selection.py chooses one solution a problem; all sets have the same problems
-    4. SFT of the base on each set and on what stage 1 taught, exactly as in stage 1
+    2. each judge scores the chunks of the right solutions; the first one those of all solutions
+    3. every method of minisw/selection.py chooses one solution per problem; all sets have the same problems
+    4. SFT of the base on each set and on some of what stage 1 taught, as in stage 1; all begin with the same weights
     5. each new policy solves the test problems, greedily and by samples; it is compared with outcome-only selection
 
 New problems, because the policy is right more often on those that SFT has taught it, and the judges have learned from solutions
 of those of stage 2. The second round samples from the policy that the first judge's set has made; its SFT starts from the base
 again, so rounds differ in their data only. The paper has one round, and compares with neither majority nor exact labels.
 
-What stage 1 taught is in every set, the same for all methods: one solution a problem gives too few steps for the base to learn
-the format, and several a problem would leave a judge little to choose, because few of N samples are right.
+A little of what stage 1 taught is in every set, the same for all methods, so that the base learns the format from few problems.
+A judge can improve a set of right solutions only where some of them are right by luck (`pools.lucky`); its choice without a
+reference answer is to be compared with the majority's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from minisw import selection
@@ -36,6 +37,7 @@ from minisw.runs import Run
 from minisw.training.policy_sft import policy_sft
 
 BEFORE, OUTCOME, MAJORITY, EXACT = "before", "outcome", "majority", "exact"  # rows beside those of the judges
+UNLABELLED = "unlabelled"  # the first judge's choice without a reference answer
 TITLES = {
     BEFORE: "the policy that sampled",
     OUTCOME: "at random among right answers",
@@ -91,8 +93,10 @@ def run_round(run: Run, judges: dict[str, Judge], this: Round) -> dict:
     pools = sample_pools(run, this, run.recipe.select.samples)
     if not any(selection.right_indices(pool) for pool in pools):
         raise NothingToChoose("no sampled solution is right and in chunks: raise --select.problems or --select.samples")
-    # 2. score the right solutions
-    scores = {name: score_pools(run, this, name, judge, pools) for name, judge in judges.items()}
+    # 2. score the right solutions, and for the first judge all
+    first = next(iter(judges), None)
+    candidates = {name: selection.usable_indices if name == first else selection.right_indices for name in judges}
+    scores = {name: score_pools(run, this, name, judge, pools, candidates[name]) for name, judge in judges.items()}
     # 3. choose
     labels = exact_labels(run, this, pools)
     choices = choose(pools, scores, labels, run.seed_of(f"select-{this.number}"))
@@ -102,7 +106,7 @@ def run_round(run: Run, judges: dict[str, Judge], this: Round) -> dict:
             "there is no problem for which every method can choose: raise --select.problems or --select.samples"
         )
     # 4. train, and 5. solve the test problems
-    taught = read_jsonl(run.folder / "segment" / "taught.jsonl", Solution)
+    taught = read_jsonl(run.folder / "segment" / "taught.jsonl", Solution)[: run.recipe.select.taught]
     tests = f"select/test-{this.number}"
     solved, facts = {BEFORE: solve_test(run, f"{tests}-{BEFORE}", this.before)}, {BEFORE: {}}
     for method, solutions in chosen.items():
@@ -114,6 +118,7 @@ def run_round(run: Run, judges: dict[str, Judge], this: Round) -> dict:
         if name != this.after:
             run.lm.drop_adapter(name)  # a dozen adapters of a large base take gigabytes
     titles = TITLES | {name: judge.name for name, judge in judges.items()}
+    titles |= {UNLABELLED: f"{titles[first]}, without a reference"} if first else {}
     rows = [{"id": id_, "name": titles[id_], **accuracies(run, solved, id_), **facts[id_]} for id_ in solved]
     counts = {"problems": len(this.problems), "chosen": len(chosen[OUTCOME]), "taught": len(taught)}
     return {**counts, "pools": describe_pools(pools, labels), "rows": rows}
@@ -174,14 +179,19 @@ def load_judge(run: Run, name: str) -> Judge:
 
 
 def score_pools(
-    run: Run, this: Round, name: str, judge: Judge, pools: Sequence[Sequence[Solution]]
+    run: Run,
+    this: Round,
+    name: str,
+    judge: Judge,
+    pools: Sequence[Sequence[Solution]],
+    candidates: Callable[[Sequence[Solution]], list[int]],
 ) -> list[list[list[float | None]]]:
-    """P(Positive) of every chunk of the usable right solutions, [problems][N][chunks]; an empty list for all others.
+    """P(Positive) of every chunk of the candidates of each pool, [problems][N][chunks]; an empty list for all others.
 
     None stands for an unreadable reply. P(Positive) of a generative judge is measured at the verdict token of its greedy reply.
     """
-    right = [(i, n) for i, pool in enumerate(pools) for n in selection.right_indices(pool)]
-    asked = [(this.problems[i], pools[i][n].chunks) for i, n in right]
+    chosen = [(i, n) for i, pool in enumerate(pools) for n in candidates(pool)]
+    asked = [(this.problems[i], pools[i][n].chunks) for i, n in chosen]
     steps = flat([BenchItem(p.id, p.question, chunks, -1, True).steps() for p, chunks in asked])
     options = {"probabilities": True} if isinstance(judge, GenerativeJudge) else {}
     path = run.folder / "select" / f"scores-{this.number}-{name}.jsonl"
@@ -197,7 +207,7 @@ def score_pools(
         raise ValueError(f"{path} has {len(judgments)} judgments for {len(steps)} steps: delete it and run the stage again")
     scores: list[list[list[float | None]]] = [[[] for _ in pool] for pool in pools]
     iterator = iter(judgments)
-    for i, n in right:
+    for i, n in chosen:
         own = [next(iterator) for _ in pools[i][n].chunks]
         scores[i][n] = [None if j.verdict is None else j.p_positive for j in own]
     return scores
@@ -216,13 +226,16 @@ def exact_labels(run: Run, this: Round, pools: Sequence[Sequence[Solution]]) -> 
 def choose(
     pools: Sequence[Sequence[Solution]], scores: dict[str, list], labels: list | None, seed: int
 ) -> dict[str, list[selection.Choice]]:
-    """The choices of every method: outcome, judges, majority, and exact labels if there are any.
+    """The choices of every method: outcome, judges, majority, the first judge's without a reference, and exact labels if there
+    are any.
 
     `scores`, by judge, and `labels` are [problems][N][chunks].
     """
     choices = {OUTCOME: selection.at_random(pools, seed)}
     choices |= {name: selection.by_score(pools, own, seed) for name, own in scores.items()}
     choices[MAJORITY] = selection.by_majority(pools, seed)
+    if scores:
+        choices[UNLABELLED] = selection.by_score(pools, next(iter(scores.values())), seed, selection.usable_indices)
     if labels is not None:
         choices[EXACT] = selection.by_score(pools, labels, seed)
     return choices
@@ -232,12 +245,12 @@ def choose(
 
 
 def train_set(run: Run, name: str, this: Round, solutions: Sequence[Solution]) -> list[dict]:
-    """SFT of the base on one set: the adapter `name`; returns its curve. All sets are shuffled alike."""
+    """SFT of the base on one set: the adapter `name`; returns its curve. All sets are shuffled alike, and begin alike."""
     recipe, policy = run.recipe, Policy(run.lm, run.sampler, run.task.prompts, run.recipe.policy, name)
     questions = {p.id: p.question for p in [*training_problems(run.task, recipe)[0], *this.problems]}
     seed, tokens = run.seed_of("select-sft"), recipe.model.micro_tokens
     fit, steps = policy_sft(policy, questions, solutions, recipe.segment.training, tokens, seed)
-    return run.train(name, run.folder / "select", fit, steps, f"SFT: {name}")
+    return run.train(name, run.folder / "select", fit, steps, f"SFT: {name}", start="select")
 
 
 def solve_test(run: Run, name: str, adapter: str) -> dict[str, list[float]]:

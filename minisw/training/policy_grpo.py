@@ -25,6 +25,7 @@ training/grpo.py (`completions/mean_length` is the length of a solution in token
 and with a judge
     policy/process          mean process reward of all solutions
     policy/process_wrong    mean process reward of those that keep the format and are wrong: it rises when the judge is fooled
+    policy/judge_tokens     tokens that the judge sampled for a solution, on average
 """
 
 from __future__ import annotations
@@ -60,24 +61,31 @@ def policy_reward(
         outcomes = [policy.read(problem, c) for problem, c in zip(asked, completions, strict=True)]
         metrics, process = solution_metrics(outcomes), [0.0] * len(outcomes)
         if judge:
-            process = process_rewards(judge, asked, outcomes, seed)
+            process, sampled = process_rewards(judge, asked, outcomes, seed)
             wrong = [p for p, o in zip(process, outcomes, strict=True) if o.well_formed and not o.correct]
             metrics |= {"policy/process": mean(process), "policy/process_wrong": mean(wrong)}
+            metrics["policy/judge_tokens"] = sampled / len(outcomes)
         rewards = iter([float(o.correct) + weight * p for o, p in zip(outcomes, process, strict=True)])
         return [[next(rewards) for _ in group.completions] for group in groups], metrics
 
     return GroupReward(of)
 
 
-def process_rewards(judge: JudgeSteps, problems: Sequence[Problem], outcomes: Sequence[Outcome], seed: int) -> list[float]:
-    """The process reward of every solution: `outcomes[i]` is one of `problems[i]`. All chunks are judged in one call."""
+def process_rewards(
+    judge: JudgeSteps, problems: Sequence[Problem], outcomes: Sequence[Outcome], seed: int
+) -> tuple[list[float], int]:
+    """The process reward of every solution, `outcomes[i]` being one of `problems[i]`; and the tokens that the judge sampled.
+
+    All chunks are judged in one call.
+    """
     steps = [
         BenchItem(problem.id, problem.question, o.chunks, -1, o.correct).steps() if o.well_formed else []
         for problem, o in zip(problems, outcomes, strict=True)
     ]
     every = flat(steps)
-    judgments = iter(judge(every, seed) if every else [])
-    return [mean([next(judgments).p_positive for _ in own]) for own in steps]
+    judgments = judge(every, seed) if every else []
+    scores = iter([judgment.p_positive for judgment in judgments])
+    return [mean([next(scores) for _ in own]) for own in steps], sum(judgment.tokens for judgment in judgments)
 
 
 def solution_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:

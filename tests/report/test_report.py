@@ -100,7 +100,7 @@ def test_a_committed_run_has_every_section(seed_0):
     assert page.find("h1")[0][2] == page.find("title")[0][2] == "minisw: tiny, seed 0"
     outcomes, run = [claim["outcome"] for claim in load(SEED_0, "claims.json")], load(SEED_0, "run.json")
     held = f"{outcomes.count('holds')} of {len(outcomes)} tested claims hold"
-    assert f"{held} · {duration(run['seconds'])} · AMD EPYC, 2 cores, no GPU" in page.find("header")[0][2]
+    assert f"{held} · {duration(run['seconds'])} · {run['hardware']['cpu']}, 2 cores, no GPU" in page.find("header")[0][2]
     assert "not tested" not in outcomes
     assert (
         [a["id"] for _, a, _ in page.find("section")]

@@ -43,7 +43,7 @@ RECIPE = Recipe(
     evaluate=EvaluateKnobs(resamples=50),
     select=KNOBS,
 )
-METHODS = ["outcome", "careful", "fooled", "majority", "exact"]
+METHODS = ["outcome", "careful", "fooled", "majority", "unlabelled", "exact"]
 
 HONEST, LUCKY, WRONG = tag(["good", "\\boxed{7}"]), tag(["bad", "\\boxed{7}"]), tag(["bad", "\\boxed{9}"])
 REPLIES = {  # samples of the training problems; in the second round, problems 6 to 9 have those of 2 to 5
@@ -52,7 +52,7 @@ REPLIES = {  # samples of the training problems; in the second round, problems 6
     4: [WRONG, tag(["\\boxed{8}"]), HONEST + CUT],
     5: ["good \\boxed{7}", HONEST, LUCKY],
 }
-P = {"good": 0.8, "fair": 0.8, "bad": 0.1, "\\boxed{7}": 0.9}  # of the careful judge
+P = {"good": 0.8, "fair": 0.8, "bad": 0.1, "\\boxed{7}": 0.9, "\\boxed{9}": 0.9, "\\boxed{8}": 0.95}  # of the careful judge
 
 
 class FakeJudge:
@@ -174,21 +174,27 @@ def test_the_policy_of_stage_one_is_loaded_from_its_folder(tmp_path, judges, tra
 # --- judging and choosing ------------------------------------------------------------------------------------------------
 
 
-def test_judges_are_asked_about_every_chunk_of_the_usable_right_solutions(tmp_path, judges, trained):
+def test_judges_are_asked_about_every_chunk_of_the_right_solutions_and_the_first_of_all_usable_ones(tmp_path, judges, trained):
     run = make_run(tmp_path / "run")
     select.run_stage(run)
-    answer, expected = "\\boxed{7}", []
-    for problem, chunks in (
-        ("train-2", ["bad", answer]),
-        ("train-2", ["good", answer]),
-        ("train-3", ["good", "fair", answer]),
-        ("train-5", ["good", answer]),
-        ("train-5", ["bad", answer]),
-    ):
-        expected += [(problem, tuple(chunks[:i]), chunk) for i, chunk in enumerate(chunks)]
+    answer, wrong = "\\boxed{7}", ["bad", "\\boxed{9}"]
+    asked = [  # whether the answer is right, and the solution
+        (True, "train-2", ["bad", answer]),
+        (True, "train-2", ["good", answer]),
+        (False, "train-2", wrong),
+        (False, "train-3", wrong),
+        (False, "train-3", wrong),
+        (True, "train-3", ["good", "fair", answer]),
+        (False, "train-4", wrong),
+        (False, "train-4", ["\\boxed{8}"]),
+        (True, "train-5", ["good", answer]),
+        (True, "train-5", ["bad", answer]),
+    ]
     seeds = set()
-    for judge in judges.values():
+    for name, judge in judges.items():
         ((steps, seed),) = judge.asked
+        mine = [(problem, chunks) for right, problem, chunks in asked if right or name == "careful"]
+        expected = [(problem, tuple(chunks[:i]), chunk) for problem, chunks in mine for i, chunk in enumerate(chunks)]
         assert [(s.problem_id, s.history, s.chunk) for s in steps] == expected
         assert all(s.question == f"TRAIN{s.problem_id[-1]}?" for s in steps)
         seeds.add(seed)
@@ -208,6 +214,23 @@ def test_each_method_chooses_by_its_own_rule_on_the_same_problems(tmp_path, judg
     for method in METHODS:
         own = read_jsonl(run.folder / "select" / f"chosen-1-{method}.jsonl", Solution)
         assert [s.problem_id for s in own] == ["train-2", "train-3", "train-5"]
+
+
+def test_without_a_reference_the_first_judge_chooses_among_all_usable_solutions(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    select.run_stage(run)
+    assert chosen(run, "unlabelled") == chosen(run, "careful")  # wherever it prefers a right solution
+    saved = read_jsonl(run.folder / "select" / "pools-1.jsonl", Solution)
+    pools = [saved[i : i + 3] for i in range(0, 12, 3)]
+    scores = [[[P.get(chunk, 0.99) for chunk in s.chunks] for s in pool] for pool in pools]
+    dearest = [[[0.0] * len(s.chunks) if s.correct else [1.0] * len(s.chunks) for s in pool] for pool in pools]
+    for first, expected in ((scores, [1, 2, 1, 1]), (dearest, [2, None, None, 1])):
+        found = select.choose(pools, {"first": first, "second": scores}, None, 0)
+        for i, n in enumerate(expected):
+            assert n is None or found["unlabelled"][i] == n
+        assert found["first"][2] is None  # no right one is usable
+    assert not pools[1][found["unlabelled"][1]].correct and not pools[2][found["unlabelled"][2]].correct
+    assert "unlabelled" not in select.choose(pools, {}, None, 0)
 
 
 def test_a_judge_that_scores_all_alike_chooses_as_the_outcome_does(tmp_path, judges, trained, monkeypatch):
@@ -278,9 +301,29 @@ def test_the_base_is_trained_on_each_set_alike(tmp_path, judges, trained):
     assert run.lm.adapters == ["policy", "select_1_careful"]  # the others are dropped after they have been measured
 
 
+@pytest.mark.parametrize("count", [0, 2, 9])
+def test_so_much_of_what_stage_one_taught_is_in_every_set(tmp_path, judges, trained, count):
+    run = make_run(tmp_path / "run", recipe_with(taught=count))
+    lines = [("first", "taught"), ("second", "taught"), ("third", "taught")]
+    write_jsonl(run.folder / "segment" / "taught.jsonl", [Solution("train-0", chunks, "7", True) for chunks in lines])
+    select.run_stage(run)
+    for call, method in zip(trained, METHODS, strict=True):
+        texts = [run.lm.decode(e.completion) for e in call["examples"]]
+        assert texts == [*(tag(list(chunks)) for chunks in lines[:count]), *chosen(run, method)]
+    assert metrics_of(run)["rounds"][0]["taught"] == min(count, 3)
+
+
+def test_all_policies_begin_with_the_same_weights(tmp_path, judges, trained):
+    run = make_run(tmp_path / "run")
+    seeds, new_adapter = {}, run.lm.new_adapter
+    run.lm.new_adapter = lambda name, lora, seed: (seeds.update({name: seed}), new_adapter(name, lora, seed))
+    select.run_stage(run)
+    assert list(seeds) == [f"select_1_{m}" for m in METHODS] and set(seeds.values()) == {run.seed_of("lora-select")}
+
+
 def test_the_recipe_leaves_the_stage_out_and_the_paper_has_one_round():
     knobs = Recipe().select
-    assert knobs == SelectKnobs(problems=0, samples=8, judges=("stepwiser", "discriminative"), rounds=1)
+    assert knobs == SelectKnobs(problems=0, samples=8, judges=("stepwiser", "discriminative"), rounds=1, taught=100)
 
 
 # --- metrics -------------------------------------------------------------------------------------------------------------
@@ -296,12 +339,13 @@ def test_rows_describe_every_set(tmp_path, judges, trained):
     rows = rows_of(run)
     assert list(rows) == ["before", *METHODS]
     names = ["the policy that sampled", "at random among right answers", "the careful judge", "the fooled judge"]
-    names += ["the most frequent answer, without a reference", "exact labels among right answers (ceiling)"]
+    names += ["the most frequent answer, without a reference", "the careful judge, without a reference"]
+    names += ["exact labels among right answers (ceiling)"]
     assert [row["name"] for row in rows.values()] == names
     assert [rows[m]["lucky"] for m in ("careful", "fooled", "exact")] == [0, 2 / 3, 0]
     outcome = chosen(run, "outcome")
     assert rows["outcome"]["lucky"] == sum(text == LUCKY for text in outcome) / 3
-    assert [rows[m]["right"] for m in METHODS] == [1, 1, 1, 2 / 3, 1]
+    assert [rows[m]["right"] for m in METHODS] == [1, 1, 1, 2 / 3, 1, 1]
     same = sum(a == b for a, b in zip(outcome, chosen(run, "careful"), strict=True)) / 3
     assert rows["careful"]["as_outcome"] == same and rows["outcome"]["as_outcome"] == 1
     assert rows["careful"]["chunks"] == (2 + 3 + 2) / 3
@@ -317,7 +361,7 @@ def test_the_files_of_the_stage_can_be_read(tmp_path, judges, trained):
     names = ("pools-1", "chosen-1-exact", "test-1-exact-sampled")
     assert [len(saved.records(f"select/{name}")) for name in names] == [12, 3, 8]
     assert all(type(s) is Solution for s in saved.records("select/pools-1"))
-    assert [type(j) for j in saved.records("select/scores-1-careful")] == [Judgment] * 11
+    assert [type(j) for j in saved.records("select/scores-1-fooled")] == [Judgment] * 11
     assert saved.metrics("select") == metrics_of(run)
 
 
@@ -360,8 +404,8 @@ def test_the_second_round_samples_new_problems_from_the_first_judges_policy(tmp_
     assert second.texts == [f"<user>SOLVE-CHUNKED TRAIN{i}?<reply>" for i in (6, 7, 8, 9)]
     assert [r["policy"] for r in metrics_of(run)["rounds"]] == ["policy", "select_1_careful"]
     assert [r["round"] for r in metrics_of(run)["rounds"]] == [1, 2]
-    assert [call["adapter"] for call in trained[5:]] == [f"select_2_{m}" for m in METHODS]
-    assert [len(call["examples"]) for call in trained] == [4] * 10  # the second sets hold nothing of the first round
+    assert [call["adapter"] for call in trained[6:]] == [f"select_2_{m}" for m in METHODS]
+    assert [len(call["examples"]) for call in trained] == [4] * 12  # the second sets hold nothing of the first round
     assert len({seed for judge in judges.values() for _, seed in judge.asked}) == 4  # of two judges in two rounds
     assert seeds == [run.seed_of("select-1"), run.seed_of("select-2")]
     assert rows_of(run, 2)["before"]["greedy"]["accuracy"] == 1.0  # the careful judge's policy
@@ -390,7 +434,7 @@ def test_a_later_round_without_a_choice_is_a_note_and_the_rounds_before_it_stay(
     found = metrics_of(run)
     assert [r["round"] for r in found["rounds"]] == [1] and list(rows_of(run)) == ["before", *METHODS]
     note = "no sampled solution is right and in chunks: raise --select.problems or --select.samples"
-    assert found["note"] == f"round 2: {note}" and len(trained) == 5
+    assert found["note"] == f"round 2: {note}" and len(trained) == 6
 
 
 def test_metrics_are_written_after_every_round(tmp_path, judges, trained):
@@ -447,7 +491,7 @@ def test_finished_parts_are_not_made_again(tmp_path, judges, trained):
     select.run_stage(again)
     (call,) = again.sampler.calls
     assert call.adapter == "select_2_fooled" and call.sampling.temperature == 0
-    assert len(trained) == 10 and len(judges["careful"].asked) == asked
+    assert len(trained) == 12 and len(judges["careful"].asked) == asked
     assert metrics_of(again) == metrics_of(run)
 
 

@@ -35,6 +35,7 @@ RECIPE = Recipe(
 )
 RIGHT, WRONG = tag(["good", "\\boxed{7}"]), tag(["good", "\\boxed{9}"])
 P = {"good": 0.75, "\\boxed{7}": 0.25, "\\boxed{9}": 0.25}
+REWARDS = ("process", "outcome", "outcome_same_tokens")
 LOGS = {"step": 1, "reward": 0.5, "loss": 9.0}
 
 
@@ -44,7 +45,7 @@ class Judge:
     name = "judge"
 
     def judge(self, steps, seed, progress=None, probabilities=False):
-        return [Judgment(True, p_positive=P[s.chunk] if probabilities else 1.0) for s in steps]
+        return [Judgment(True, p_positive=P[s.chunk] if probabilities else 1.0, tokens=7) for s in steps]
 
 
 @pytest.fixture
@@ -64,22 +65,27 @@ def trained(monkeypatch) -> list[dict]:
 
 @pytest.fixture
 def a_run(tmp_path, trained):
-    """The first policy is right on one test problem, that of the dense reward on both, that of the outcome on none."""
+    """The first policy is right on one test problem, that of the dense reward on both, those of the outcome on none."""
     lm = FakeLM("policy")
 
     def script(text: str, sample: int) -> str:
-        right = {"policy": "TEST0" in text, "dense_process": True, "dense_outcome": False}[lm.active]
+        right = {"policy": "TEST0" in text, "dense_process": True}.get(lm.active, False)
         return RIGHT if right else WRONG
 
     return fake_run(tmp_path / "run", RECIPE, fake_task({"train": TRAIN, "test": TEST}), FakeSampler(lm, script))
 
 
-def test_the_recipe_has_problems_and_two_rounds():
+def test_the_recipe_has_enough_problems_samples_and_rounds():
     changed = SELECTION.change(Recipe())
-    assert (changed.select.problems, changed.select.rounds) == (study.PROBLEMS, 2)
-    assert dataclasses.replace(changed, select=Recipe().select) == Recipe()
-    more = dataclasses.replace(RECIPE, select=SelectKnobs(problems=2, rounds=3))
+    judges = ("stepwiser", "discriminative", "rejection_sampled")
+    assert changed.select == dataclasses.replace(Recipe().select, problems=500, samples=16, rounds=2, judges=judges)
+    assert changed.problems == dataclasses.replace(Recipe().problems, test=500)
+    assert dataclasses.replace(changed, select=Recipe().select, problems=Recipe().problems) == Recipe()
+    knobs = SelectKnobs(problems=2, samples=20, rounds=3, judges=("rejection_sampled",))
+    more = dataclasses.replace(RECIPE, select=knobs)
     assert SELECTION.change(more) == more
+    without = dataclasses.replace(more, judge=JudgeKnobs(judges=("stepwiser",)), select=SelectKnobs(problems=2))
+    assert SELECTION.change(without).select.judges == ("stepwiser", "discriminative")  # no judge that the run has not
     check(changed)
     assert SELECTION.arms == ("selection", "dense")
 
@@ -118,34 +124,44 @@ def test_each_figure_has_a_key_of_its_own():
 
 def test_policies_are_trained_alike_from_that_of_stage_one(a_run, trained):
     study.measure(a_run, "dense")
-    outcome, process = trained
-    assert (outcome["adapter"], process["adapter"]) == ("dense_outcome", "dense_process")
+    assert [call["adapter"] for call in trained] == ["dense_process", "dense_outcome", "dense_outcome_same_tokens"]
     for call in trained:
         assert call["problems"] == TRAIN[2:4]  # after those of stages 1 and 2: the first round's
         assert call["start"] == "policy" and call["seed"] == a_run.seed_of("dense")
-        assert call["config"] == GRPOConfig.of(RECIPE.judge, RECIPE.model.micro_tokens)
+        assert dataclasses.replace(call["config"], steps=3) == GRPOConfig.of(RECIPE.judge, RECIPE.model.micro_tokens)
         assert call["monitor"].checkpoint == a_run.folder / "dense" / f"{call['adapter']}.checkpoint"
         assert call["monitor"].progress is not None
         assert (a_run.folder / "dense" / call["adapter"] / "adapter_config.json").is_file()
+
+
+def test_steps_pay_for_the_tokens_of_the_judge(a_run, trained):
+    """One training has as many rollouts, the other as many tokens of policy and judge together: here twice as many."""
+    rows = {row["id"]: row["steps"] for row in study.measure(a_run, "dense")["dense"]}
+    assert [call["config"].steps for call in trained] == [3, 3, 6]  # the logs have as many tokens of the judge as of the policy
+    assert rows == {"before": 0, "process": 3, "outcome": 3, "outcome_same_tokens": 3}  # the script's curves have three
+    curve = [{"completions/mean_length": 100, "policy/judge_tokens": judge} for judge in (300, 500, 400, 400)]
+    assert study.steps_of_same_tokens(curve) == 4 * 5
 
 
 def test_only_one_of_them_is_rewarded_for_its_chunks(a_run, trained):
     study.measure(a_run, "dense")
     lm = a_run.lm
     groups = [Group(0, [1], [Completion(lm.encode(t) + [0], True) for t in (RIGHT, WRONG)], [RIGHT, WRONG])]
-    outcome, process = (call["reward"].of(groups, 0) for call in trained)
-    assert outcome[0] == [[1, 0]] and process[0] == [[1 + 0.5 * 0.5, 0.5 * 0.5]]  # the mean P(Positive) is a half
+    process, outcome, alone = (call["reward"].of(groups, 0) for call in trained)
+    assert outcome[0] == alone[0] == [[1, 0]] and process[0] == [[1 + 0.5 * 0.5, 0.5 * 0.5]]  # the mean P(Positive) is a half
     assert outcome[1]["policy/process"] == process[1]["policy/process"] == 0.5  # the judge is asked in both
+    assert process[1]["policy/judge_tokens"] == 7 * 2 and "policy/process" not in alone[1]
     assert 0 < study.WEIGHT < 1  # no wrong solution is worth more than a right one
 
 
 def test_rows_of_dense_rewards_compare_test_accuracies_with_the_outcome_alone(a_run, trained):
     found = study.measure(a_run, "dense")
     rows = {row["id"]: row for row in found["dense"]}
-    assert list(rows) == ["before", "outcome", "process"]
-    assert [(row["greedy"], row["sampled"]) for row in rows.values()] == [(0.5, 0.5), (0, 0), (1, 1)]
+    assert list(rows) == ["before", "process", "outcome", "outcome_same_tokens"]
+    assert [(row["greedy"], row["sampled"]) for row in rows.values()] == [(0.5, 0.5), (1, 1), (0, 0), (0, 0)]
     assert [row["name"] for row in rows.values()] == [
-        "nothing: the policy of stage 1", "the outcome", "the outcome and 0.5 × the judge's score",
+        "nothing: the policy of stage 1", "the outcome and 0.5 × the judge's score",
+        "the outcome, as many rollouts", "the outcome, as many tokens",
     ]  # fmt: skip
     measured, interval = stats.paired_bootstrap([(1, 0), (1, 0)], stats.mean, 3, 50)
     assert (rows["process"]["greedy_difference"], rows["process"]["sampled_difference_interval"]) == (measured, interval)
@@ -155,23 +171,24 @@ def test_rows_of_dense_rewards_compare_test_accuracies_with_the_outcome_alone(a_
     assert [len(saved.records(f"dense/test-before-{how}")) for how in ("greedy", "sampled")] == [2, 8]
 
 
-def test_hacking_shows_the_first_and_the_last_step(a_run, trained):
+def test_hacking_shows_the_first_and_the_last_steps(a_run, trained, monkeypatch):
+    monkeypatch.setattr(study, "ENDS", 2)
     found = study.measure(a_run, "dense")
     assert [(row["id"], row["when"]) for row in found["hacking"]] == [
-        (reward, when) for reward in ("outcome", "process") for when in ("first", "last")
+        (reward, when) for reward in REWARDS for when in ("first", "last")
     ]
-    assert [row["policy/process"] for row in found["hacking"]] == [0.1, 0.3, 0.1, 0.3]
+    assert [row["policy/process"] for row in found["hacking"]] == pytest.approx([0.15, 0.25] * 3)  # means of two steps
     assert set(found["hacking"][0]) == {"id", "name", "when", *study.GAMED}
     wanted = {"policy/outcome", "policy/process", "policy/process_wrong", "policy/chunks", "policy/empty_chunks"}
     assert wanted | {"completions/mean_length"} <= set(study.GAMED)
-    assert [(row["id"], row["step"]) for row in found["curves"]] == [(r, n) for r in ("outcome", "process") for n in (1, 2, 3)]
+    assert [(row["id"], row["step"]) for row in found["curves"]] == [(r, n) for r in REWARDS for n in (1, 2, 3)]
     assert set(found["curves"][0]) == {"id", "step", "reward", *study.GAMED}
 
 
 def test_what_is_finished_is_not_trained_again(a_run, trained):
     found, calls = study.measure(a_run, "dense"), len(a_run.sampler.calls)
     assert study.measure(a_run, "dense") == found
-    assert len(trained) == 2 and len(a_run.sampler.calls) == calls
+    assert len(trained) == 3 and len(a_run.sampler.calls) == calls
 
 
 def row(seed: int, name: str, greedy: float, sampled: float, number: int = 1) -> dict:
@@ -185,16 +202,22 @@ def test_contrasts_are_differences_by_seed():
         row(1, "stepwiser", 0.75, 0.25), row(1, "outcome", 0.25, 0.25), row(2, "stepwiser", 1, 1),
     ]  # fmt: skip
     dense = [row(4, "process", 0.5, 0.75), row(4, "outcome", 0.75, 0.5), row(4, "before", 0, 0)]
+    dense += [row(5, "process", 0.5, 0.75), row(5, "outcome_same_tokens", 0.25, 1)]
+    selection += [row(0, "majority", 0.125, 0.25), row(0, "unlabelled", 0.25, 0.5), row(0, "unlabelled", 0, 0, 2)]
     found = study.contrasts({"selection": selection, "dense": dense})
     assert [(c["id"], c["figure"], c["seeds"], c["each"]) for c in found] == [
         ("selection-beats-outcome", "greedy", [0, 1], [0.25, 0.5]),
         ("selection-beats-outcome", "sampled", [0, 1], [-0.25, 0]),
+        ("selection-without-labels", "greedy", [0], [0.125]),
+        ("selection-without-labels", "sampled", [0], [0.25]),
         ("dense-reward-beats-outcome", "greedy", [4], [-0.25]),
         ("dense-reward-beats-outcome", "sampled", [4], [0.25]),
+        ("dense-reward-beats-outcome-tokens", "greedy", [5], [0.25]),
+        ("dense-reward-beats-outcome-tokens", "sampled", [5], [-0.25]),
     ]
     half = 12.706 * 0.125
     assert found[0]["measured"] == 0.375 and found[0]["interval"] == pytest.approx((0.375 - half, 0.375 + half))
-    assert (found[0]["paper"], found[2]["paper"]) == (0.021, None)
+    assert (found[0]["paper"], found[4]["paper"]) == (0.021, None)
     assert study.contrasts({"selection": selection[-1:]}) == []
 
 

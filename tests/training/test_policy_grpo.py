@@ -102,7 +102,20 @@ def test_a_judge_is_not_asked_about_nothing() -> None:
 
 def test_an_unreadable_reply_counts_a_half() -> None:
     outcome = Outcome(("unsure", "good"), True, True, None, False)
-    assert process_rewards(Judge(), PROBLEMS[:1], [outcome], 0) == [pytest.approx((0.5 + 0.8) / 2)]
+    assert process_rewards(Judge(), PROBLEMS[:1], [outcome], 0)[0] == [pytest.approx((0.5 + 0.8) / 2)]
+
+
+def test_the_tokens_of_the_judge_are_counted_for_each_solution() -> None:
+    """Also those about solutions that are wrong; a solution without chunks costs none."""
+    judge = lambda steps, seed: [Judgment(True, p_positive=0.5, tokens=10 + i) for i in range(len(steps))]  # noqa: E731
+    read = ((("a", "b"), True), ((), False), (("c",), True))  # chunks, and whether the format is kept
+    outcomes = [Outcome(chunks, kept, True, None, len(chunks) == 2) for chunks, kept in read]
+    rewards, sampled = process_rewards(judge, PROBLEMS[:1] * 3, outcomes, 0)
+    assert rewards == [0.5, 0, 0.5] and sampled == 10 + 11 + 12
+    _, metrics = policy_reward(policy_of(), PROBLEMS, judge, 1.0).of(GROUPS, 0)
+    solutions = sum(len(group.completions) for group in GROUPS)
+    steps = metrics["policy/chunks"] * metrics["policy/format_kept"] * solutions
+    assert metrics["policy/judge_tokens"] == pytest.approx(sum(10 + i for i in range(round(steps))) / solutions)
 
 
 def test_a_solution_over_the_budget_of_the_policy_is_rewarded_nothing() -> None:
