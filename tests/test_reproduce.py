@@ -152,6 +152,7 @@ def test_a_study_is_run_by_the_main_command(tmp_path, capsys, monkeypatch):
         labels.append((folder.name, recipe.seed, recipe.annotate.branches, recipe.judge.steps))
         for stage in ("segment", "annotate"):
             (folder / stage).mkdir(parents=True)
+        (folder / "usage.json").write_text("{}")
         return []
 
     def measure(run, judge, items):

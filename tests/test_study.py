@@ -305,8 +305,9 @@ def test_a_toy_study_makes_labels_and_measures_each_judge(tmp_path, monkeypatch)
         shares = [key for key in row if key.startswith("habits/")]
         wanted = ("f1", "unparseable", *(("f1_sampled", "f1_majority") if generative else ()))
         assert bool(shares) is generative and all(0 <= row[key] <= 1 for key in (*shares, *wanted))
-        assert (row["labels"] == 0) is (row["judge"] in ("untrained", "self_supervised")) and row["labels"] <= recipe.judge.labels
-        assert (row["training"]["trained"] == 0) is (row["judge"] == "untrained") and row["judging"]["forward"] > 0
+        unlabelled = row["judge"] in ("untrained", "self_supervised")  # the latter learns a head from outcomes
+        assert (row["labels"] == 0) is unlabelled and row["labels"] <= recipe.judge.labels
+        assert (row["training"]["trained"] == 0) is unlabelled and row["judging"]["forward"] > 0
         assert row["judging"]["trained"] == 0 and (row["validation_labels"] > 0) is not generative
         assert ("curve" in row) is (row["judge"] == "stepwiser")
         for name in (row["judge"], *([f"{row['judge']}-sampled"] if generative else [])):
