@@ -1,4 +1,4 @@
-"""A preset on this machine's GPU, in one command: tokens a second, peak memory, and a reward curve.
+"""A preset on this machine's GPU, in one command: tokens per second, peak memory, and a reward curve.
 
     python -m benchmarks.gpu --preset gpu-12gb --model FOLDER [--minutes 9] [--steps 60]
 
@@ -7,7 +7,7 @@ preset's own slots, types and adapter:
 
 1. load the model;
 2. memory: a GRPO micro-batch of 8 rows and a full batch of rollouts, measured and estimated;
-3. solve problems and annotate the solutions: tokens a second;
+3. solve problems and annotate the solutions: tokens per second;
 4. GRPO on judge prompts, from the untrained base, with exact labels as reward: the curve.
 
 The result file is written after every part and every GRPO step, so an interrupted run keeps what it has.

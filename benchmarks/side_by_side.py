@@ -24,7 +24,7 @@ from minisw.engine.machine import hardware, versions
 
 # work: (peer, what is compared, highest ratio ours / peer that we accept)
 TABLE = {
-    "grpo": ("TRL GRPOTrainer, transformers' generation", "seconds a step", 0.5),
+    "grpo": ("TRL GRPOTrainer, transformers' generation", "seconds per step", 0.5),
     "annotate": ("model.generate on every (prefix, branch), length-sorted", "seconds", 0.25),
     "judge": ("model.generate, length-sorted", "seconds", 0.5),
     "logprobs": ("log-softmax over all logits at once, vocabulary 151,936, 8 × 512", "seconds", 1.5),

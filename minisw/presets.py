@@ -140,7 +140,7 @@ RUNG_5 = dataclasses.replace(
 
 
 # The GPU presets have not run on a GPU yet. Their peak memory is computed (`python -m minisw.engine.memory --preset NAME`), and
-# their times are guesses from the number of sampled tokens at 2,000 to 6,000 tokens a second (`python -m benchmarks.gpu`).
+# their times are guesses from the number of sampled tokens at 2,000 to 6,000 tokens per second (`python -m benchmarks.gpu`).
 
 # 3 to 6 hours; 1 GB for the model, less than 1 GB for the run folder. A T4 computes in fp16 with scaled losses.
 GPU_8GB = Recipe(

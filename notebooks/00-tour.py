@@ -353,7 +353,7 @@ show.picture(
 )
 
 # %%
-lines = ["| method | accuracy | 95% | sampled tokens a problem |", "| --- | --- | --- | --- |"]
+lines = ["| method | accuracy | 95% | sampled tokens per problem |", "| --- | --- | --- | --- |"]
 for row in run.metrics("search")["rows"]:
     low, high = row["interval"]
     lines.append(

@@ -211,7 +211,7 @@ plain = by_method["plain sampling"]
 ratio = reset["tokens"] / plain["tokens"]
 show.picture(
     pictures.token_bars(rows),
-    f"Stacked bars of tokens a problem: plain sampling {plain['tokens']:.0f}, chunk-reset "
+    f"Stacked bars of tokens per problem: plain sampling {plain['tokens']:.0f}, chunk-reset "
     f"{reset['tokens']:.0f}, of which {reset['judge_tokens']:.0f} are the judge's: {ratio:.1f} "
     "times as many. Vote and best of N cost the same.",
 )
@@ -401,7 +401,7 @@ show.picture(
 # %% [markdown]
 # ## 7 Accuracy against all tokens
 #
-# Every method is a point: tokens a problem, accuracy. A point is on the *Pareto front* if no cheaper point reaches its
+# Every method is a point: tokens per problem, accuracy. A point is on the *Pareto front* if no cheaper point reaches its
 # accuracy. A vote can be bought at any budget, so it is a curve; `vote_answers` takes as many samples as a budget pays
 # for. If the study `search` has been run, the picture shows its budgets and all methods; otherwise those of the run.
 

@@ -387,7 +387,7 @@ three = {
     "forgets": Outcome(("2+3=5. ", "It is 5."), True, True, "5", False),
 }
 for kind, outcome in three.items():
-    (process,) = process_rewards(check_sums, [nine], [outcome], seed=0)
+    (process,), _ = process_rewards(check_sums, [nine], [outcome], seed=0)
     print(f"{kind:10} outcome {outcome.correct:d}, process {process:.2f}")
 
 # %% [markdown]
@@ -441,7 +441,7 @@ tricks = {
 }
 for trick, chunks in tricks.items():
     outcome = dataclasses.replace(wrong, chunks=chunks)
-    (process,) = process_rewards(check_sums, [nine], [outcome], seed=0)
+    (process,), _ = process_rewards(check_sums, [nine], [outcome], seed=0)
     shown = solution_metrics([outcome])
     told = [f"{key} {shown[f'policy/{key}_chunks']:.2f}" for key in ("repeated", "empty")]
     print(f"{trick:12} process {process:.2f}, {', '.join(told)}")

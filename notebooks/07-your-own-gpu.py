@@ -316,7 +316,7 @@ said = iter(run.records("evaluate/stepwiser"))
 theirs = [metrics.predict([next(said).verdict for _ in item.chunks]) for item in bench]
 ours = [metrics.predict([judgment.verdict for judgment in row]) for row in judged]
 gap, (low, high) = metrics.f1_difference(bench, theirs, ours, run.seed_of("own"), resamples)
-lines = ["| judge | errors found | right solutions passed | tokens a step |", "| - | - | - | - |"]
+lines = ["| judge | errors found | right solutions passed | tokens per step |", "| - | - | - | - |"]
 for row in (row for row in rows if row["id"] in names):
     lines.append(
         f"| {row['name']} | {row['accuracy_error']:.0%} | {row['accuracy_correct']:.0%} | "

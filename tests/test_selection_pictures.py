@@ -127,7 +127,7 @@ def test_histograms_of_chunks_are_shares_and_add_up():
     lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
     assert all(sum(shares) == pytest.approx(1) for shares in lines.values())
     assert lines["chunks: mean 2.7"] == pytest.approx([0, 2 / 3, 0, 1 / 3, 0])
-    assert title_of(figure) == "On average 2.7 chunks a solution; cut at lines, 4.0 parts"
+    assert title_of(figure) == "On average 2.7 chunks per solution; cut at lines, 4.0 parts"
 
 
 # --- selection -------------------------------------------------------------------------------------------------------------

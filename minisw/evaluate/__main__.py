@@ -149,7 +149,7 @@ ROWS: tuple[tuple[str, str, str | None], ...] = (  # title, key of the figure, k
     ("unreadable votes", "unparseable_votes", None),
 )
 COUNTS = (
-    ("tokens a step", "tokens_per_step"),
+    ("tokens per step", "tokens_per_step"),
     ("solutions", "solutions"),
     ("with an error", "with_error"),
     ("questions", "questions"),

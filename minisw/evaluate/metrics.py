@@ -276,7 +276,7 @@ def sampled(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]],
 
 
 def majority_curve(items: Sequence[BenchItem], judgments: Sequence[Sequence[Judgment]], seed: int, resamples: int) -> list[dict]:
-    """Maj@k for k = 1, 2, 4, … and all votes: the F1 of the majority of k votes a step, and its interval over questions.
+    """Maj@k for k = 1, 2, 4, … and all votes: the F1 of the majority of k votes per step, and its interval over questions.
 
     The votes of a step are cut into groups of k, in their order; Maj@k is the mean F1 of the groups. Votes that fill no
     group are left out. Maj@1 is the mean F1 of one sample, and with all votes it is the majority that `sampled` measures.

@@ -166,7 +166,7 @@ def majority_curves(curves: Mapping[str, Sequence[dict]]) -> Figure:
         axis.errorbar(k, f1, [low, high], label=judge, **style)
         gains[judge] = f1[-1] - f1[0]
     most, votes = max(gains, key=gains.__getitem__), [row["k"] for row in next(iter(curves.values()))]
-    axis.set(xscale="log", xticks=votes, xticklabels=[str(k) for k in votes], xlabel="votes a step", ylabel="first-error F1")
+    axis.set(xscale="log", xticks=votes, xticklabels=[str(k) for k in votes], xlabel="votes per step", ylabel="first-error F1")
     axis.minorticks_off()
     axis.set(ylim=(0, 1.02))
     axis.set_title(f"“{most}” gains most from {votes[-1]} votes: {gains[most]:+.2f}")

@@ -95,7 +95,7 @@ def token_bars(rows: Sequence[dict]) -> Figure:
         text = f" {start:.0f}, accuracy {row['accuracy']:.2f}"
         axis.text(start, place, text, va="center", fontsize=9)
     axis.set(yticks=range(len(rows)), yticklabels=[row["method"] for row in rows], ylim=(len(rows) - 0.4, -0.6))
-    axis.set(xlabel="sampled tokens a problem", xlim=(0, 1.45 * max(r["policy_tokens"] + r["judge_tokens"] for r in rows)))
+    axis.set(xlabel="sampled tokens per problem", xlim=(0, 1.45 * max(r["policy_tokens"] + r["judge_tokens"] for r in rows)))
     dearest = max(rows, key=lambda row: row["judge_tokens"])
     share = dearest["judge_tokens"] / (dearest["policy_tokens"] + dearest["judge_tokens"])
     axis.set_title(f"{dearest['method']}: {share:.0%} of the tokens are the judge's")

@@ -116,7 +116,7 @@ def chunk_counts(counts: Mapping[str, Sequence[int]]) -> Figure:
         axis.plot(range(1, most + 1), shares, label=f"{name}: mean {mean(own):.1f}", **style)
     axis.set(xlabel="parts of a solution", ylabel="share of the solutions", ylim=(0, None), xticks=range(1, most + 1))
     (first, own), (second, others) = list(counts.items())[:2]
-    axis.set_title(f"On average {mean(own):.1f} {first} a solution; cut at {second}, {mean(others):.1f} parts")
+    axis.set_title(f"On average {mean(own):.1f} {first} per solution; cut at {second}, {mean(others):.1f} parts")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9, loc="upper right")
     return figure

@@ -155,7 +155,7 @@ JUDGE = (
     Column("f1_by_answer", "F1 by answer", share, "F1 with items divided by final answer (StepWiser).", "interval_by_answer"),
     Column("accuracy_error", "error found", share, "Share of solutions with an error in which exactly its step is named."),
     Column("accuracy_correct", "right passed", share, "Share of solutions without an error in which no step is rejected."),
-    Column("balanced_accuracy", "balanced, a step", share, "Mean accuracy on right and on wrong steps, up to the first error."),
+    Column("balanced_accuracy", "balanced, per step", share, "Mean accuracy on right and on wrong steps up to the first error."),
     Column(
         "calibration_error",
         "calibration error",
@@ -166,7 +166,7 @@ JUDGE = (
     Column("habits/equation", "equation", share, "Share that check the step's own equations."),
     Column("habits/redo", "redo", share, "Share that do the step anew and compare."),
     Column("unparseable", "unreadable", share, "Share of steps whose verdict cannot be read; they count as wrong."),
-    Column("tokens_per_step", "tokens a step", count, "Mean sampled tokens to judge one step."),
+    Column("tokens_per_step", "tokens per step", count, "Mean sampled tokens to judge one step."),
 )
 PART = tuple(column for column in JUDGE if column.key not in ("labels_used", "f1_pooled", "f1_sampled", "f1_majority"))
 
@@ -185,7 +185,7 @@ STUDY = (
     Column("f1_sampled", "F1 sampled", share, "Mean F1 of one judgment sampled at temperature 1.", "interval_sampled"),
     Column("f1_majority", "F1 majority", share, "F1 of the majority of those samples."),
     Column("unparseable", "unreadable", share, "Share of steps whose verdict cannot be read."),
-    Column("tokens_per_step", "tokens a step", count, "Mean sampled tokens to judge one step."),
+    Column("tokens_per_step", "tokens per step", count, "Mean sampled tokens to judge one step."),
     Column("habits/glance", "glance", share, "Share of greedy replies that give a verdict without any work."),
     Column("habits/equation", "equation", share, "Share that check the step's own equations."),
     Column("habits/redo", "redo", share, "Share that do the step anew and compare."),
@@ -228,7 +228,7 @@ SWEEP = (
     Column("auc", "AUC", share, "Area under the ROC curve on validation labels; it chooses learning rate and epochs."),
     Column("f1", "F1", share, "First-error F1 on validation labels at the best threshold."),
     Column("threshold", "threshold", share, "Steps with P(+) below it are called Negative."),
-    Column("balanced_accuracy", "balanced, a step", share, "Mean accuracy on positive and on negative labels at 0.5."),
+    Column("balanced_accuracy", "balanced, per step", share, "Mean accuracy on positive and on negative labels at 0.5."),
 )
 
 STAGE = (

@@ -69,7 +69,7 @@ LADDER = (
     *pick(columns.JUDGE, "f1", "f1_sampled", "balanced_accuracy", "unparseable", "tokens_per_step"),
     Column("first_reward", "first reward", columns.share, "Mean reward of the replies in the first step of GRPO."),
     Column("last_reward", "last", columns.share, "The same in the last step."),
-    Column("trend", "a step adds", columns.difference, "Least-squares slope of the reward over steps.", "trend_interval"),
+    Column("trend", "gain per step", columns.difference, "Least-squares slope of the reward over steps.", "trend_interval"),
 )
 
 # --- judges -------------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def summary(problems: Sequence[Problem], answers: Sequence[Answer], policy_param
     cost = stats.mean([tokens(a) for a in answers])
     of_judge = stats.mean([a.judge_tokens for a in answers])
     compute = stats.mean([flops_of(a, policy_parameters, judge_parameters) for a in answers])
-    spent = f"{cost:.0f} tokens a problem, {of_judge:.0f} of them the judge's; {compute:.2g} FLOPs"
+    spent = f"{cost:.0f} tokens per problem, {of_judge:.0f} of them the judge's; {compute:.2g} FLOPs"
     return f"{len(answers)} problems{accuracy}; {spent}"
 
 

@@ -99,7 +99,7 @@ def run_round(run: Run, judges: dict[str, Judge], this: Round) -> dict:
     scores = {name: score_pools(run, this, name, judge, pools, candidates[name]) for name, judge in judges.items()}
     # 3. choose
     labels = exact_labels(run, this, pools)
-    choices = choose(pools, scores, labels, run.seed_of(f"select-{this.number}"))
+    choices = choose(pools, scores, labels, run.seed_of(f"select-{this.number}"), first)
     chosen = selection.chosen_sets(pools, choices)
     if not chosen[OUTCOME]:
         raise NothingToChoose(
@@ -224,18 +224,19 @@ def exact_labels(run: Run, this: Round, pools: Sequence[Sequence[Solution]]) -> 
 
 
 def choose(
-    pools: Sequence[Sequence[Solution]], scores: dict[str, list], labels: list | None, seed: int
+    pools: Sequence[Sequence[Solution]], scores: dict[str, list], labels: list | None, seed: int, unlabelled: str | None = None
 ) -> dict[str, list[selection.Choice]]:
-    """The choices of every method: outcome, judges, majority, the first judge's without a reference, and exact labels if there
-    are any.
+    """The choices of every method: outcome, judges, majority, and exact labels if there are any.
+
+    The judge `unlabelled`, if one is named, also chooses without a reference answer; its scores are those of all solutions.
 
     `scores`, by judge, and `labels` are [problems][N][chunks].
     """
     choices = {OUTCOME: selection.at_random(pools, seed)}
     choices |= {name: selection.by_score(pools, own, seed) for name, own in scores.items()}
     choices[MAJORITY] = selection.by_majority(pools, seed)
-    if scores:
-        choices[UNLABELLED] = selection.by_score(pools, next(iter(scores.values())), seed, selection.usable_indices)
+    if unlabelled:
+        choices[UNLABELLED] = selection.by_score(pools, scores[unlabelled], seed, selection.usable_indices)
     if labels is not None:
         choices[EXACT] = selection.by_score(pools, labels, seed)
     return choices

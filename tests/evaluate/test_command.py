@@ -564,7 +564,7 @@ def test_one_part_has_no_pooled_row_and_missing_figures_are_dashes(write, capsys
     out = capsys.readouterr().out
     cells = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in out.splitlines() if line.startswith("|")}
     assert "F1 (official), pooled" not in cells and "over the parts" not in out
-    for name in ("F1 by final answer", "right steps passed", "mean of these two", "calibration error (ECE)", "tokens a step"):
+    for name in ("F1 by final answer", "right steps passed", "mean of these two", "calibration error (ECE)", "tokens per step"):
         assert cells[name] == "–", name
     assert cells["right solution passed"] == "100.0" and cells["F1 (official)"] == "0.0 [0.0, 0.0]" and cells["solutions"] == "4"
 

@@ -64,7 +64,8 @@ def test_every_problem_gets_an_answer_in_order(solve, capsys):
     right = sum(row["correct"] for row in rows)
     said = capsys.readouterr()
     assert said.out == (
-        f"5 problems, {right} of 5 right; {mean:.0f} tokens a problem, {of_judge:.0f} of them the judge's; {compute:.2g} FLOPs\n"
+        f"5 problems, {right} of 5 right; {mean:.0f} tokens per problem, {of_judge:.0f} of them the judge's; "
+        f"{compute:.2g} FLOPs\n"
     )
     assert "chunk_reset: 5 in " in said.err  # progress
 

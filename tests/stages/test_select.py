@@ -225,12 +225,12 @@ def test_without_a_reference_the_first_judge_chooses_among_all_usable_solutions(
     scores = [[[P.get(chunk, 0.99) for chunk in s.chunks] for s in pool] for pool in pools]
     dearest = [[[0.0] * len(s.chunks) if s.correct else [1.0] * len(s.chunks) for s in pool] for pool in pools]
     for first, expected in ((scores, [1, 2, 1, 1]), (dearest, [2, None, None, 1])):
-        found = select.choose(pools, {"first": first, "second": scores}, None, 0)
+        found = select.choose(pools, {"second": scores, "first": first}, None, 0, "first")
         for i, n in enumerate(expected):
             assert n is None or found["unlabelled"][i] == n
         assert found["first"][2] is None  # no right one is usable
     assert not pools[1][found["unlabelled"][1]].correct and not pools[2][found["unlabelled"][2]].correct
-    assert "unlabelled" not in select.choose(pools, {}, None, 0)
+    assert "unlabelled" not in select.choose(pools, {"first": scores}, None, 0)
 
 
 def test_a_judge_that_scores_all_alike_chooses_as_the_outcome_does(tmp_path, judges, trained, monkeypatch):
